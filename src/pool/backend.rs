@@ -365,6 +365,7 @@ impl Backend {
         let before = self.elsewhere.set(count);
         self.connections
             .enter_elsewhere(count.saturating_sub(before));
+        self.entered_beside_picks();
         for _ in count..before {
             self.released();
         }
@@ -483,10 +484,23 @@ impl Backend {
     /// Counts a connection beside the picks: of a returning client.
     pub(super) fn enter_returning(&self) -> bool {
         let entered = self.connections.enter_returning();
-        if entered && (self.standing.follows_load() || !self.connections.has_room()) {
-            self.count_changed();
+        if entered {
+            self.entered_beside_picks();
         }
         entered
+    }
+
+    /// Counts a connection that another process has let in, whatever the state and the limit.
+    pub(super) fn enter_anyway(&self) {
+        self.connections.enter_anyway();
+        self.entered_beside_picks();
+    }
+
+    /// Tells the picks of connections that they have not counted themselves.
+    fn entered_beside_picks(&self) {
+        if self.standing.follows_load() || !self.connections.has_room() {
+            self.count_changed();
+        }
     }
 
     fn count_changed(&self) {

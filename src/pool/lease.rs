@@ -29,7 +29,7 @@ impl Lease {
     /// Counts a connection that another process has let in, whatever the backend's state and
     /// limit.
     pub(crate) fn enter_anyway(backend: &Arc<Backend>) -> Lease {
-        backend.connections().enter_anyway();
+        backend.enter_anyway();
         Lease {
             backend: backend.clone(),
         }
