@@ -85,7 +85,8 @@ impl Candidate {
 impl Tier {
     /// Keeps the order, the round or the hash table of the tier `before` as far as it still fits.
     ///
-    /// The states of the candidates must be set before; [`Tier::settle`] must follow once the view of the tier is in force.
+    /// The states of the candidates must be set before. [`Tier::settle`] must follow once the view
+    /// of the tier is in force.
     pub(super) fn new(
         rank: Rank,
         candidates: Vec<Candidate>,
