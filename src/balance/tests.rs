@@ -181,7 +181,7 @@ fn threads_that_connect_and_leave_lose_no_change() {
                 let mut held = Vec::new();
                 for n in 0..4000u64 {
                     let random = hash::mix(thread << 32 | n);
-                    if random % 3 == 0 && !held.is_empty() {
+                    if random.is_multiple_of(3) && !held.is_empty() {
                         let at = random as usize / 3 % held.len();
                         nodes.leave(picker, held.swap_remove(at));
                     } else {
