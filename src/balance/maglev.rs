@@ -15,7 +15,7 @@ use super::packed::Packed;
 const FEW_NODES: usize = 128;
 
 /// Slots of a pool of few nodes; a prime, so that every stride visits all of them. At most 2 KiB a
-/// node, and a quarter of a millisecond to fill. The loss of one of 100 nodes moved 1.1 % of the
+/// node, and half a millisecond to fill. The loss of one of 100 nodes moved 1.1 % of the
 /// others' keys on average, and shares differ by at most 1 %.
 const FEW_SLOTS: u32 = 24_571;
 
