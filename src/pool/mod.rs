@@ -2,8 +2,8 @@
 //!
 //! Writers (reload, discovery, checks, operator, outlier detection) change one thing, compute the
 //! next `View` under the pool's lock and swap it in. A pick reads the view and the live counts, and
-//! takes no lock but that of its algorithm, for a step. The result is a [`Lease`]: as long as it lives, the
-//! connection counts.
+//! takes no lock but that of its algorithm, for a step. The result is a [`Lease`]: as long as it
+//! lives, the connection counts.
 
 // The pool as its users see it.
 mod acquire;
