@@ -61,10 +61,10 @@ async fn lines_of_others_beside_our_files_wake_nobody() {
     let node = Node::echo("n1").await;
     let (balancer, _sessions) = following(&node).await;
     wakes_at_most(balancer.pid(), MOST, WATCHED).await;
-    let mut lines = 0;
+    let (log, mut lines) = (balancer.path("other.log"), 0);
     tokio::select! {
         () = wakes_at_most(balancer.pid(), MOST, WATCHED) => {}
-        () = write_lines(&balancer.path("other.log"), &mut lines) => {}
+        () = write_lines(&log, &mut lines) => {}
     }
     assert!(lines > 1000, "{lines} lines");
 }
