@@ -41,8 +41,8 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
 }
 
 impl Balancer {
-    /// Binds everything and serves; an `old` process hands over to it. The log is installed already and follows the configuration from
-    /// here on.
+    /// Binds everything and serves; an `old` process hands over to it. The log is installed already
+    /// and follows the configuration from here on.
     ///
     /// # Errors
     /// Something cannot be loaded or bound.

@@ -27,7 +27,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let old = old.map(Arc::new);
     let result = serve(arguments, old.clone());
     if let (Err(failure), Some(old)) = (&result, old) {
-        old.refuse(failure.to_string().lines().map(str::to_owned).collect());
+        let text = failure.to_string();
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        old.refuse(lines.map(str::to_owned).collect());
     }
     result
 }

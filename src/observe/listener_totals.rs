@@ -1,5 +1,5 @@
-//! All numbers of one listener, as they go to the next process in an upgrade: it adds what they grow
-//! by to its own, so that no total begins anew.
+//! All numbers of one listener, as they go to the next process in an upgrade: it adds what they
+//! grow by to its own, so that no total begins anew.
 
 use std::collections::BTreeMap;
 

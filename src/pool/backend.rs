@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
-use super::handover::Elsewhere;
+use super::elsewhere::Elsewhere;
 use super::losses::Losses;
 use super::states::{BackendState, OperatorState};
 use super::status::BackendStatus;
@@ -345,11 +345,6 @@ impl Backend {
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
         self.connections.live()
-    }
-
-    /// Connections of this process alone.
-    pub(super) fn own_live(&self) -> u64 {
-        self.live().saturating_sub(self.elsewhere.get())
     }
 
     /// Counts the connections that the process before has on it, in place of those told before.
