@@ -1,6 +1,7 @@
 //! TLS of a leg: keys, sequence numbers, and parts of records and messages.
 
 use minicbor::{Decode, Encode};
+use zeroize::Zeroize;
 
 use super::is_default;
 
@@ -79,6 +80,12 @@ pub struct MovedSecret {
     #[n(1)]
     #[cbor(skip_if = "is_default")]
     pub sequence: u64,
+}
+
+impl Drop for MovedSecret {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
 }
 
 /// Version of TLS.
