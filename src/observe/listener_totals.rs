@@ -49,6 +49,11 @@ impl ListenerTotals {
         }
     }
 
+    /// Takes one out of what lives.
+    pub(crate) fn forget_one(&mut self) {
+        self.values.live = self.values.live.wrapping_sub(1);
+    }
+
     /// The same without what lives: its process is gone.
     pub(crate) fn totals(&self) -> ListenerTotals {
         ListenerTotals {

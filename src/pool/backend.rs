@@ -357,6 +357,13 @@ impl Backend {
         }
     }
 
+    /// One of the connections that the process before had on it is counted by itself now.
+    pub(super) fn forget_elsewhere(&self) {
+        if self.elsewhere.take_one() {
+            self.released();
+        }
+    }
+
     pub(super) fn is_unanswering(&self) -> bool {
         self.unanswering.load(Ordering::Relaxed)
     }

@@ -59,6 +59,13 @@ impl Pool {
         }
     }
 
+    /// A connection of another process has moved here, where it counts by itself.
+    pub(crate) fn moved_here(&self, backend: &str) {
+        if let Some(backend) = self.backend(backend) {
+            backend.forget_elsewhere();
+        }
+    }
+
     /// Adds what has grown in another process since `before`. Its live connections count here too:
     /// picks and limits see all that a backend has.
     pub(crate) fn add_growth(&self, before: Option<&PoolTotals>, now: &PoolTotals) {
@@ -86,6 +93,14 @@ impl Pool {
 }
 
 impl PoolTotals {
+    /// Takes one out of what lives on a backend.
+    pub(crate) fn forget_one(&mut self, backend: &str) {
+        let mut backends = self.backends.iter_mut();
+        if let Some(backend) = backends.find(|one| one.name == backend) {
+            backend.live = backend.live.saturating_sub(1);
+        }
+    }
+
     /// The same without what lives: its process is gone.
     pub(crate) fn without_live(&self) -> PoolTotals {
         let mut totals = self.clone();

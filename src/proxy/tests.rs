@@ -15,7 +15,7 @@ use super::http::resume::handshake::ResumeHandshake;
 use super::http::resume::kept::PoolMigrator;
 use super::http::resume::search::NewBackendSearch;
 use super::http::tests::{GET, OK, SWITCHING, head, node, to_end, upgrade, within};
-use super::{ListenerSnapshot, Listening, Proxy};
+use super::{ListenerOrigin, ListenerSnapshot, Listening, Proxy, StartState};
 use crate::config::{self, Bind};
 use crate::net::{Peer, bind, options};
 use crate::observe::{Journal, ListenerCounters};

@@ -13,7 +13,7 @@ use crate::net::bind;
 use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Pool;
 use crate::proxy::http::tests::{SWITCHING, head, node, to_end, upgrade, within};
-use crate::proxy::{ListenerSnapshot, Listening, Proxy};
+use crate::proxy::{ListenerOrigin, ListenerSnapshot, Listening, Proxy, StartState};
 use crate::relay::{ArrivalError, Cursor, FrozenSession, Ghost, MAX_BATCH};
 use crate::wire::moved::{MovedSession, decode, encode};
 
@@ -36,8 +36,10 @@ impl Process {
             &proxy,
             Arc::new(bind(&listener.bind, 128).unwrap()),
             ListenerSnapshot::build(listener, &pools).unwrap(),
-            ListenerCounters::new("l", &proxy.journal),
-            None,
+            ListenerOrigin::New(
+                ListenerCounters::new("l", &proxy.journal),
+                StartState::Listening,
+            ),
         );
         Process {
             listening,

@@ -15,7 +15,7 @@ use crate::config::{self, Bind};
 use crate::net::{bind, options};
 use crate::observe::{Cause, Journal, ListenerCounters, Phase, Side, Termination};
 use crate::pool::{OperatorState, Pool};
-use crate::proxy::{ListenerSnapshot, Listening, Proxy};
+use crate::proxy::{ListenerOrigin, ListenerSnapshot, Listening, Proxy, StartState};
 use crate::wire::http::HeadLimits;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
