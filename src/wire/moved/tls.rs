@@ -6,6 +6,10 @@ use zeroize::Zeroize;
 use super::is_default;
 
 /// TLS of a leg.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a number of the format"
+)]
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedTls {
