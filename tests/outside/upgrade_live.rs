@@ -216,6 +216,7 @@ async fn a_signal_upgrades_and_the_command_says_who_serves() {
 async fn totals_and_what_the_operator_has_set_go_on_in_the_new_process() {
     let (one, two) = (Node::echo("n1").await, Node::echo("n2").await);
     let config = AT_ONCE.to_owned()
+        + "[access_log]\noutput = \"stdout\"\n\n"
         + &listener("main", "tcp", "nodes")
         + &listener("other", "tcp", "nodes")
         + &pool(
@@ -266,8 +267,13 @@ async fn totals_and_what_the_operator_has_set_go_on_in_the_new_process() {
     echoed(&mut live, b"old").await;
     drop(live);
     alone(&balancer).await;
-    let end = balancer.access("the line of the old one", |_| true).await;
-    assert!(end.is_object());
+    // One line, of the process that had it last.
+    let end = balancer.access("the line of a session", |_| true).await;
+    assert_eq!(
+        (&end["id"], &end["bytes_from_client"]),
+        (&1.into(), &3.into())
+    );
+    assert_eq!(balancer.stdout.all().len(), 1);
 }
 
 #[tokio::test]

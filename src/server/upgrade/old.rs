@@ -116,7 +116,6 @@ impl Server {
         self.upgrade.set_successor(new.handle());
         self.upgrade.forget_freezes();
         self.upgrade.enter(UpgradePhase::HandedOver);
-        self.upgrade.succeeded();
         // A process between two others is no one's to take back from.
         self.upgrade.tell_predecessor(&FromNew::Settled);
         let upgraded = Upgraded {
