@@ -127,7 +127,9 @@ impl Server {
         let name = state.record.pool.clone().unwrap_or_default();
         let pool = self.pool(&name);
         let pool = pool.ok_or_else(|| ArrivalError::Pool(name.clone()).to_string())?;
-        let backend = state.record.backend.clone().unwrap_or_default();
+        // Between two backends it counts at none.
+        let backend = state.record.backend.clone();
+        let backend = backend.filter(|_| state.gap.is_none()).unwrap_or_default();
         let names = [state.record.listener.clone(), name, backend];
         let arriving = listening.arrive(state, &pool);
         let arriving = arriving.map_err(|error| error.to_string())?;

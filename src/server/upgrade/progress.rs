@@ -195,6 +195,20 @@ impl Upgrades {
         std::mem::replace(&mut *lock(&self.latest_totals), totals)
     }
 
+    /// Changes the latest numbers of the process before; returns its live connections before and
+    /// after that.
+    pub(super) fn change_totals(&self, change: impl FnOnce(&mut Totals)) -> (u64, u64) {
+        let mut totals = lock(&self.latest_totals);
+        let before = totals.live;
+        change(&mut totals);
+        let now = totals.live;
+        drop(totals);
+        if let Some(predecessor) = &mut *lock(&self.predecessor) {
+            predecessor.status.connections = now;
+        }
+        (before, now)
+    }
+
     pub(super) fn latest_totals(&self) -> Totals {
         lock(&self.latest_totals).clone()
     }

@@ -154,18 +154,23 @@ impl Server {
     /// A session of the other process has moved here, where it counts by itself.
     pub(super) fn moved_here(&self, names: &[String; 3]) {
         let [listener, pool, backend] = names;
-        let mut totals = self.upgrade.latest_totals();
-        let before = totals.live;
-        totals.forget_one(names);
-        self.limits().set_elsewhere(before, totals.live);
-        let mut listeners = self.listeners().into_iter();
-        if let Some(listener) = listeners.find(|one| one.name == *listener) {
-            listener.counters.live.fetch_sub(1, Ordering::Relaxed);
+        let (before, now) = self
+            .upgrade
+            .change_totals(|totals| totals.forget_one(names));
+        self.limits().set_elsewhere(before, now);
+        let live = lock(&self.live);
+        let mut listeners = live.listeners.iter().map(|one| one.counters());
+        if let Some(counters) = listeners.find(|one| *one.name == **listener) {
+            counters.live.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Some(pool) = self.pool(pool) {
+        let pool = live
+            .pools
+            .get(pool)
+            .map(|running| Arc::clone(&running.pool));
+        drop(live);
+        if let Some(pool) = pool {
             pool.moved_here(backend);
         }
-        self.upgrade.replace_totals(totals);
     }
 
     fn participants(&self) -> Vec<Arc<dyn crate::server::ReloadParticipant>> {
