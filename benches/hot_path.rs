@@ -23,8 +23,8 @@ use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::{HeadLimits, RequestReader};
 use evenkeel::wire::moved::{
-    MovedDirection, MovedFilter, MovedFrames, MovedLeg, MovedMigrator, MovedPeer, MovedRate,
-    MovedRecord, MovedResume, MovedResumeSettings, MovedSession, MovedTimeouts, decode, encode,
+    MovedFilter, MovedFrames, MovedLeg, MovedMigrator, MovedPeer, MovedRate, MovedRecord,
+    MovedResume, MovedResumeSettings, MovedSession, MovedTimeouts, decode, encode,
 };
 
 /// Equal nodes with some load.
@@ -283,20 +283,14 @@ fn moves(criterion: &mut Criterion) {
             tries: 1,
             ..MovedRecord::default()
         },
-        client: MovedLeg::default(),
         backend: Some(MovedLeg::default()),
-        from_client: MovedDirection::default(),
-        from_backend: MovedDirection::default(),
         timeouts: MovedTimeouts {
             idle_ms: 3_600_000,
             fin_ms: 30_000,
             lifetime_ms: None,
         },
         idle_ms: 200,
-        unsent_before: 0,
-        first_fin: None,
-        frames: None,
-        gap: None,
+        ..MovedSession::default()
     };
     let mut websocket = raw.clone();
     let names = [None, Some("GET"), Some("a.example"), Some("/chat/room")];

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
-use super::handover::Elsewhere;
+use super::elsewhere::Elsewhere;
 use super::losses::Losses;
 use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
@@ -355,11 +355,6 @@ impl Backend {
         self.connections.live()
     }
 
-    /// Connections of this process alone.
-    pub(super) fn own_live(&self) -> u64 {
-        self.live().saturating_sub(self.elsewhere.get())
-    }
-
     /// Counts the connections that the process before has on it, in place of those told before.
     pub(super) fn set_elsewhere(&self, count: u64) {
         let before = self.elsewhere.set(count);
@@ -367,6 +362,13 @@ impl Backend {
             .enter_elsewhere(count.saturating_sub(before));
         self.entered_beside_picks();
         for _ in count..before {
+            self.released();
+        }
+    }
+
+    /// One of the connections that the process before had on it is counted by itself now.
+    pub(super) fn forget_elsewhere(&self) {
+        if self.elsewhere.take_one() {
             self.released();
         }
     }

@@ -31,6 +31,9 @@ mod tier;
 mod view;
 
 // What outlives the process.
+mod elsewhere;
+mod handed_state;
+mod handed_totals;
 mod handover;
 
 // Requests that wait.
@@ -49,7 +52,8 @@ pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::DiscoveredBackend;
-pub(crate) use handover::{PoolState, PoolTotals};
+pub(crate) use handed_state::PoolState;
+pub(crate) use handed_totals::PoolTotals;
 pub(crate) use lease::Lease;
 pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::handover::{BackendStateRecord, CheckRecord};
+use super::handed_state::{BackendStateRecord, CheckRecord};
 use super::outlier::OutlierDetector;
 use super::states::{BackendState, OperatorState};
 use super::transitions::TransitionLogLimit;

@@ -9,7 +9,7 @@ mod tour;
 
 use clap::{Args, ValueEnum};
 
-use super::balancer::{Balancer, configuration, runtime};
+use super::balancer::{Balancer, StartedBy, configuration, runtime};
 use super::failure::CommandError;
 use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
@@ -57,7 +57,7 @@ pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
         let _flush = logs.flush_at_end();
-        let balancer = Balancer::start(config, source, logs, None).await?;
+        let balancer = Balancer::start(config, source, logs, StartedBy::Demo).await?;
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
         tour.print(arguments.output == DemoOutput::Json)
             .map_err(CommandError::io("print the addresses"))?;

@@ -44,7 +44,8 @@ impl Server {
         Some(listeners::present(listening))
     }
 
-    /// Starts a job of the operator, here and in the process before as long as that has connections.
+    /// Starts a job of the operator, here and in the process before as long as that has
+    /// connections.
     ///
     /// # Errors
     /// [`TooMany`].

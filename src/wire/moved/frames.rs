@@ -116,6 +116,10 @@ pub enum MovedClose {
 }
 
 /// Frames that go in, frames that are taken out, and a change of the reader.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a number of the format"
+)]
 #[derive(Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedEdits {
