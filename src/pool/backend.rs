@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
+use super::discovered::DiscoveryState;
 use super::losses::Losses;
 use super::states::{BackendState, OperatorState};
 use super::status::BackendStatus;
@@ -343,10 +344,22 @@ impl Backend {
         self.connections.live()
     }
 
-    /// Whether it is leaving service: drained, in maintenance or removed.
+    /// Whether it is leaving service: drained, in maintenance, not listed any more or removed.
     pub fn is_leaving(&self) -> bool {
         let status = self.status();
-        status.retired || status.operator.state != OperatorState::Ready
+        let is_wanted = status.operator.state == OperatorState::Ready
+            && status.discovery == DiscoveryState::Ready;
+        status.retired || !is_wanted
+    }
+
+    /// Whether discovery does not list it any more.
+    pub fn is_absent(&self) -> bool {
+        self.discovery() == DiscoveryState::Absent
+    }
+
+    /// What discovery says of it; `Ready` of a configured backend.
+    pub fn discovery(&self) -> DiscoveryState {
+        self.status().discovery
     }
 
     /// Sessions that the backend ended without a Close, and the signs that they are lost.

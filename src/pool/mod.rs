@@ -43,7 +43,7 @@ mod tests;
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
-pub(crate) use discovered::DiscoveredBackend;
+pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use lease::Lease;
 pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};

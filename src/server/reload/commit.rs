@@ -34,7 +34,8 @@ impl Server {
         give_all::<BackendTls>(pools, &prepared.tls);
         give_all::<Sticky>(pools, &prepared.sticky);
         let config = Arc::clone(config);
-        let start = |pool| RunningPool::start(pool, self.relay(), &self.control_runtime());
+        let runtime = self.control_runtime();
+        let start = |pool| RunningPool::start(pool, self.relay(), &self.sources, &runtime);
         let removed = live.swap_pools(prepared.pools, prepared.started, &config, start);
         live.retire(removed, grace, &self.control_runtime());
         let before = std::mem::take(&mut live.listeners);

@@ -74,7 +74,8 @@ impl Server {
         let new = wanted.iter().filter(|(name, _)| !known.contains_key(*name));
         let started: BTreeMap<_, _> = new
             .map(|(name, pool)| {
-                let running = RunningPool::start(Arc::clone(pool), self.relay(), &runtime);
+                let running =
+                    RunningPool::start(Arc::clone(pool), self.relay(), &self.sources, &runtime);
                 (name.clone(), running)
             })
             .collect();
