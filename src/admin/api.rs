@@ -120,6 +120,9 @@ impl Api {
                 let pool = operate::find_pool(server, &name)?;
                 Ok(json(ok, &snapshot::pool(server, &pool)))
             }
+            ApiRoute::AcceptDiscovery(name) => {
+                operate::accept_discovery(server, &name, parameters.body).await
+            }
             ApiRoute::Backend(path) => {
                 let (pool, backend) = operate::find_backend(server, &path)?;
                 Ok(json(ok, &snapshot::backend(&pool, &backend)))
@@ -200,6 +203,8 @@ fn readiness(server: &Server) -> Reply {
         "about to stop: new connections are still accepted\n"
     } else if server.limits().is_short_of_memory() {
         "short of memory: new connections are refused\n"
+    } else if server.waits_for_backends() {
+        "a pool with discovery has no backend yet\n"
     } else {
         return reply(StatusCode::OK, "text/plain", "ready\n");
     };

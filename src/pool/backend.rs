@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
+use super::discovered::DiscoveryState;
 use super::elsewhere::Elsewhere;
 use super::losses::Losses;
 use super::standing::Standing;
@@ -383,10 +384,22 @@ impl Backend {
         self.unanswering.store(unanswering, Ordering::Relaxed);
     }
 
-    /// Whether it is leaving service: drained, in maintenance or removed.
+    /// Whether it is leaving service: drained, in maintenance, not listed any more or removed.
     pub fn is_leaving(&self) -> bool {
         let status = self.status();
-        status.retired || status.operator.state != OperatorState::Ready
+        let is_wanted = status.operator.state == OperatorState::Ready
+            && status.discovery == DiscoveryState::Ready;
+        status.retired || !is_wanted
+    }
+
+    /// Whether discovery does not list it any more.
+    pub fn is_absent(&self) -> bool {
+        self.discovery() == DiscoveryState::Absent
+    }
+
+    /// What discovery says of it; `Ready` of a configured backend.
+    pub fn discovery(&self) -> DiscoveryState {
+        self.status().discovery
     }
 
     /// Sessions that the backend ended without a Close, and the signs that they are lost.

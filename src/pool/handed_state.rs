@@ -24,10 +24,12 @@ pub(crate) struct PoolState {
 pub(super) struct FoundBackend {
     pub(super) name: String,
     pub(super) address: String,
-    pub(super) host: String,
+    pub(super) host: Option<String>,
     pub(super) weight: u16,
     pub(super) backup: bool,
     pub(super) max_connections: u64,
+    /// As `DiscoveryState` is written.
+    pub(super) state: String,
 }
 
 /// State of one backend.

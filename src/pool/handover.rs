@@ -7,18 +7,18 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::backend_pool::Pool;
 use super::clock::clock;
-use super::discovered::DiscoveredBackend;
+use super::discovered::{DiscoveredBackend, DiscoveryState};
 use super::handed_state::{BackendStateRecord, FoundBackend, PoolState};
 use super::handed_totals::{BackendTotals, PoolTotals};
 use super::states::OperatorState;
-use crate::config::{self, Address};
+use crate::config::Address;
 use crate::net::Endpoint;
 
 impl Pool {
     /// The state for the next process.
     pub(crate) fn hand_over(&self) -> PoolState {
         let now = clock();
-        let found = self.found().into_iter().filter_map(FoundBackend::of);
+        let found = self.found().into_iter().map(FoundBackend::of);
         PoolState {
             name: self.name().to_string(),
             found: found.collect(),
@@ -112,29 +112,27 @@ impl PoolTotals {
 }
 
 impl FoundBackend {
-    fn of(backend: config::Backend) -> Option<FoundBackend> {
-        let address = match &backend.address {
-            Address::Tcp(_) | Address::Unix(_) => backend.address.to_string(),
-            Address::Name(..) => return None,
-        };
-        Some(FoundBackend {
+    fn of(backend: DiscoveredBackend) -> FoundBackend {
+        FoundBackend {
             name: backend.name,
-            address,
-            host: backend.host.unwrap_or_default(),
+            address: backend.address.to_string(),
+            host: backend.host,
             weight: backend.weight,
             backup: backend.backup,
             max_connections: backend.max_connections,
-        })
+            state: backend.state.as_str().to_owned(),
+        }
     }
 
     fn read(&self) -> Option<DiscoveredBackend> {
         Some(DiscoveredBackend {
             name: self.name.clone(),
-            address: endpoint(&self.address)?,
+            address: self.address.parse().ok()?,
             host: self.host.clone(),
             weight: self.weight.min(256),
             backup: self.backup,
             max_connections: self.max_connections,
+            state: DiscoveryState::named(&self.state)?,
         })
     }
 }

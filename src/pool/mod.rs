@@ -51,7 +51,7 @@ mod tests;
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
-pub(crate) use discovered::DiscoveredBackend;
+pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;
 pub(crate) use handed_totals::PoolTotals;
 pub(crate) use lease::Lease;

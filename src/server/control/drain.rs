@@ -26,7 +26,7 @@ impl Server {
                 self.jobs.abort_of(&JobTarget::Backend(Arc::clone(backend)));
                 self.failover.keep(backend);
             }
-            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
+            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_automatic_of(backend),
         }
     }
 
