@@ -33,9 +33,9 @@
 //!   two calls.
 //!
 //! # Size
-//! In memory, all counted: 1,499 bytes for a TLS 1.3 session with AES-256-GCM in use and 177 without
-//! expanded keys, 1,544 and 176 for TLS 1.2 (`an_idle_session_is_small` measures). The session
-//! itself is 160. A client has rustls' half on top until it idles.
+//! In memory, all counted: 1,499 bytes for a TLS 1.3 session with AES-256-GCM in use and 177
+//! without expanded keys, 1,544 and 176 for TLS 1.2 (`an_idle_session_is_small` measures). The
+//! session itself is 160. A client has rustls' half on top until it idles.
 
 mod capture;
 mod error;
