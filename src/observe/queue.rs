@@ -13,8 +13,8 @@ use super::line::{LineFormatter, LogLine};
 use super::output::LogSink;
 use crate::config::LogFormat;
 
-/// Size of a batch: large enough to make system calls rare, small enough that a slow pipe is seen to
-/// make progress.
+/// Size of a batch: large enough to make system calls rare, small enough that a slow pipe is seen
+/// to make progress.
 pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// Least time between two takes of lines: a hundred wake-ups a second at most. Nobody who reads a
 /// log notices, and a process that is killed loses no more than that.
