@@ -94,12 +94,7 @@ impl Api {
         parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let ok = StatusCode::OK;
-        if route.acts() && route != ApiRoute::Upgrade {
-            upgrade::refuse_change(server)?;
-        }
-        if route.shows_bytes() {
-            server.relay().tally().await;
-        }
+        prepare(server, &route).await?;
         match route {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
@@ -154,6 +149,17 @@ impl Api {
             ApiRoute::Plan => plan::plan(server, &self.plans, parameters.body).await,
         }
     }
+}
+
+/// What goes before some routes: an upgrade holds changes back, and bytes are counted to the moment.
+async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
+    if route.acts() && *route != ApiRoute::Upgrade {
+        upgrade::refuse_change(server)?;
+    }
+    if route.shows_bytes() {
+        server.relay().tally().await;
+    }
+    Ok(())
 }
 
 /// Applies the rules of the endpoint and of the route, in the order that tells a stranger least.
