@@ -147,6 +147,12 @@ impl LineQueue {
         }
     }
 
+    /// Stops all who push.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.lock()
+    }
+
     /// Wakes the writer if it waits for this.
     fn notify(&self, mut state: MutexGuard<'_, QueueState>, is_urgent: bool) {
         let becomes_urgent = is_urgent && !mem::replace(&mut state.is_urgent, is_urgent);
