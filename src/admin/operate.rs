@@ -131,7 +131,7 @@ async fn write_log(server: &Server) {
     let journal = Arc::clone(server.journal());
     let written = tokio::task::spawn_blocking(move || journal.flush(LOG_WAIT));
     if !written.await.unwrap_or(false) {
-        tracing::warn!("a drain is over, and the access log is not written to its end");
+        tracing::warn!("a wait for a drain is over, and the access log is not written to its end");
     }
 }
 

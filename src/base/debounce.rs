@@ -28,7 +28,6 @@ pub(crate) enum Verdict<T> {
 }
 
 impl<T: PartialEq> Debounce<T> {
-    /// `stable`: zero settles on two looks in a row.
     pub(crate) fn new(stable: Duration) -> Debounce<T> {
         Debounce { stable, seen: None }
     }
@@ -49,6 +48,11 @@ impl<T: PartialEq> Debounce<T> {
         }
         self.seen = Some((look, since));
         Verdict::Wait(self.stable - age)
+    }
+
+    /// Whether the last look was new and has not settled: the next one counts, too.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.seen.is_some()
     }
 
     /// Forgets the looks: there is nothing to look at just now (between unlink and rename, a

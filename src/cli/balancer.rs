@@ -1,6 +1,7 @@
 //! Start of the balancer with all that belongs to it, for `run` and `demo`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -8,8 +9,16 @@ use super::failure::CommandError;
 use super::logs::Logs;
 use crate::admin::AdminServer;
 use crate::config::{Config, Draft};
+use crate::observe::Journal;
 use crate::server::{self, CommandLine, ConfigSource, OldProcess, Server};
 use crate::tls;
+
+/// Time for the threads of the data path to end: more than any step between two waits takes.
+const END: Duration = Duration::from_secs(2);
+
+/// Time for the access log to be written out at the end: a disk that hangs must not keep the
+/// process. A pipe that nobody reads is not waited for.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Started balancer. Its admin endpoint lives as long as this is kept.
 pub(super) struct Balancer {
@@ -46,6 +55,15 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
         .enable_all()
         .build()
         .map_err(CommandError::io("start threads"))
+}
+
+/// Ends the data path after the server's end, and writes the access log out. Connections that are
+/// still set up, and exchanges of HTTP, end with the runtime, and have their lines.
+pub(super) fn end(runtime: Runtime, journal: &Journal) {
+    runtime.shutdown_timeout(END);
+    if !journal.flush(FLUSH) {
+        tracing::warn!("access log not written to its end");
+    }
 }
 
 impl Balancer {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::balancer::{Balancer, StartedBy, configuration, runtime};
+use super::balancer::{Balancer, StartedBy, configuration, end, runtime};
 use super::failure::CommandError;
 use super::locate::{ConfigArgument, locate};
 use super::logs::{LogArguments, Logs};
@@ -42,7 +42,7 @@ fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), Co
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
     let _flush = logs.flush_at_end();
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let journal = runtime.block_on(async {
         // Before the first log line: a script that reads "listening" may already send a signal.
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
@@ -54,13 +54,16 @@ fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), Co
         }
         let told =
             manager.map(|manager| tokio::spawn(tell(manager, Arc::clone(&balancer.server))));
+        let journal = Arc::clone(balancer.server.journal());
         balancer.server.run(signals).await;
         // Even the shortest stop is told. The task ends with the server, without a wait.
         if let Some(told) = told {
             let _ = told.await;
         }
-        Ok(())
-    })
+        Ok::<_, CommandError>(journal)
+    })?;
+    end(runtime, &journal);
+    Ok(())
 }
 
 /// Tells the service manager, as soon as it listens to this process.

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Builder;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connection::{CheckConnection, plain_io_error};
 use super::header_case::{HeaderCaseStream, HeaderNames, spell};
 use super::plan::{CheckTarget, HttpCheck};
-use crate::wire::http::{Asked, Event, HeadLimits, ResponseError, ResponseReader, title_case};
+use crate::wire::http::{ResponseError, StatusReader, title_case};
 
 /// User agent of a check, for the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
@@ -66,29 +66,17 @@ fn write_head(request: &Request<()>, names: &HeaderNames) -> Vec<u8> {
 /// Reads the status of the final answer.
 async fn read_status(stream: &mut impl CheckConnection) -> Result<StatusCode, String> {
     let failed = |error: ResponseError| format!("http: {error}");
-    let limits = HeadLimits {
-        max_bytes: MAX_HEAD_BYTES,
-        ..HeadLimits::RESPONSE
-    };
-    // A status that says that the protocol is switched is one like any other here.
-    let mut reader = ResponseReader::new(limits, Asked::Upgrade);
+    let mut reader = StatusReader::new(MAX_HEAD_BYTES);
     let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
     loop {
-        match reader.next(&input).map_err(failed)? {
-            Some(Event::Head(length)) => {
-                let status = reader.head(&input[..length]).status();
-                return StatusCode::from_u16(status).map_err(|error| format!("http: {error}"));
-            }
-            Some(event) => input.advance(event.taken()),
-            // At most the head's limit: the reader fails behind it.
-            None => {
-                let read = stream.read_buf(&mut input).await;
-                let read = read.map_err(|error| format!("http: {}", plain_io_error(&error)))?;
-                if read == 0 {
-                    let end = reader.finish(&input).err();
-                    return Err(failed(end.unwrap_or(ResponseError::Truncated)));
-                }
-            }
+        if let Some(status) = reader.read(&mut input).map_err(failed)? {
+            return StatusCode::from_u16(status).map_err(|error| format!("http: {error}"));
+        }
+        // At most the head's limit: the reader fails behind it.
+        let read = stream.read_buf(&mut input).await;
+        let read = read.map_err(|error| format!("http: {}", plain_io_error(&error)))?;
+        if read == 0 {
+            return Err(failed(reader.truncated(&input)));
         }
     }
 }

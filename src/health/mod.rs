@@ -50,7 +50,17 @@ pub(crate) async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
         tls: None,
         backends: HashMap::new(),
     };
-    pool::watch_membership(&pool, &stop, || watched.adjust()).await;
+    let mut changes = pool.changed();
+    loop {
+        changes.borrow_and_update();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = watched.adjust() => {}
+        }
+        if !pool::membership_changed(&mut changes, &stop).await {
+            return;
+        }
+    }
 }
 
 /// The checks under way for one pool; dropping one ends it.
@@ -72,8 +82,11 @@ struct BackendChecks {
 impl PoolChecks {
     /// Starts and ends checks to match the pool. A check whose backend and settings did not change
     /// goes on, with its count of successes or failures.
-    fn adjust(&mut self) {
-        self.adjust_check();
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing, or leaves a step for the next call.
+    async fn adjust(&mut self) {
+        self.adjust_check().await;
         let Some((_, plan)) = &self.check else {
             self.lift_verdicts();
             return;
@@ -90,7 +103,7 @@ impl PoolChecks {
         self.backends = backends;
     }
 
-    fn adjust_check(&mut self) {
+    async fn adjust_check(&mut self) {
         let settings = self.pool.settings();
         let tls = self.pool.tls();
         let same = |(check, plan): &(Check, Arc<CheckPlan>)| {
@@ -100,21 +113,37 @@ impl PoolChecks {
         if is_same && self.tls == tls {
             return;
         }
-        self.tls = tls;
-        self.check = None;
-        self.backends.clear();
-        let Some(check) = settings.check.clone() else {
-            return;
+        // The present checks go on meanwhile.
+        let plan = match &settings.check {
+            Some(check) => self.prepare(check, tls.clone()).await,
+            None => None,
         };
-        match CheckPlan::new(&check, self.tls.as_ref()) {
-            Ok(mut plan) => {
-                plan.dial = settings.dial.clone();
-                self.check = Some((check, Arc::new(plan)));
-            }
-            Err(error) => {
-                tracing::error!(pool = %self.pool.name(), %error, "health check cannot be made");
-            }
-        }
+        self.tls = tls;
+        self.backends.clear();
+        self.check = plan.map(|(check, mut plan)| {
+            plan.dial = settings.dial.clone();
+            (check, Arc::new(plan))
+        });
+    }
+
+    /// Prepares a check on a thread that may block: certificates are read from disk, and the checks
+    /// of all pools share one thread.
+    async fn prepare(
+        &self,
+        check: &Check,
+        tls: Option<Arc<BackendTlsConfig>>,
+    ) -> Option<(Check, CheckPlan)> {
+        let settings = check.clone();
+        let plan = tokio::task::spawn_blocking(move || {
+            CheckPlan::new(&settings, tls.as_ref()).map(|plan| (settings, plan))
+        });
+        let error = match plan.await {
+            Ok(Ok(prepared)) => return Some(prepared),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        tracing::error!(pool = %self.pool.name(), error, "health check cannot be made");
+        None
     }
 
     /// Marks every backend up: without a check, one that a check took down would stay down.
@@ -259,6 +288,41 @@ mod tests {
         watching.pool.apply(&with("11s"));
         listener.accept().await.unwrap();
         watching.stop().await;
+    }
+
+    /// One file system that hung stopped the checks of every pool.
+    #[tokio::test]
+    async fn a_certificate_file_that_hangs_holds_up_the_checks_of_no_other_pool() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("ca.pem");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let ((_first, a), (second, b)) = (node().await, node().await);
+        let hanging = format!(
+            "backend = [{{ name = 'a', address = '{a}' }}]\n\
+             check = {{ type = 'tcp', tls = {{ ca = '{}' }} }}",
+            fifo.display()
+        );
+        let checked = format!(
+            "backend = [{{ name = 'b', address = '{b}' }}]\n\
+             check = {{ type = 'tcp', interval = '100ms', timeout = '10s' }}"
+        );
+        // Ends the read, in time or not.
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let release = std::thread::spawn(move || {
+            let is_timely = wait.recv_timeout(Duration::from_secs(20)).is_ok();
+            std::fs::write(fifo, "no certificate").unwrap();
+            is_timely
+        });
+        let watching = [hanging, checked].map(|keys| Watching::start(Pool::new(&settings(&keys))));
+        for _ in 0..3 {
+            second.accept().await.unwrap();
+        }
+        let _ = done.send(());
+        assert!(release.join().unwrap(), "the file held up the checks");
+        for one in watching {
+            one.stop().await;
+        }
     }
 
     #[tokio::test]

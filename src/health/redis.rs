@@ -2,6 +2,8 @@
 //!
 //! After a failover the next check shows the new roles, so that writes go to the primary.
 
+use std::borrow::Cow;
+
 use super::connection::CheckConnection;
 use super::expect::CheckResponse;
 use crate::config::RedisRole;
@@ -21,39 +23,58 @@ pub(super) async fn ask(
         None => PING,
     };
     let mut answer = CheckResponse::send(stream, send).await?;
+    let mut lines = AnswerLines::default();
     loop {
-        if let Some(verdict) = judge(&answer.bytes, role) {
+        if let Some(verdict) = lines.judge(&answer.bytes, role) {
             return verdict;
         }
         answer.read_more().await?;
     }
 }
 
-/// The verdict on an answer; `None`: more must come.
-fn judge(answer: &[u8], role: Option<RedisRole>) -> Option<Result<(), String>> {
-    let text = String::from_utf8_lossy(answer);
-    let mut lines = text.split_inclusive("\r\n").map(|line| {
-        let whole = line.strip_suffix("\r\n");
-        whole.ok_or(())
-    });
-    let refused = |line: &str| Some(Err(format!("redis: {}", line.trim_start_matches('-'))));
-    match lines.next()?.ok()? {
-        "+PONG" => {}
-        line => return refused(line),
+/// Whole lines of a growing answer. Each byte is looked at once, however slowly they come: the
+/// checks of all pools share one thread.
+#[derive(Default)]
+struct AnswerLines {
+    /// Start of the next line.
+    start: usize,
+    /// Where its end has to be, at the earliest.
+    scanned: usize,
+    /// The PONG has come.
+    has_pong: bool,
+}
+
+impl AnswerLines {
+    fn next<'a>(&mut self, answer: &'a [u8]) -> Option<Cow<'a, str>> {
+        let rest = answer.get(self.scanned..)?;
+        let Some(at) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            self.scanned = self.scanned.max(answer.len().saturating_sub(1));
+            return None;
+        };
+        let end = self.scanned + at;
+        let line = answer.get(self.start..end)?;
+        self.start = end + 2;
+        self.scanned = self.start;
+        Some(String::from_utf8_lossy(line))
     }
-    let Some(wanted) = role else {
-        return Some(Ok(()));
-    };
-    for line in lines {
-        let line = line.ok()?;
-        if line.starts_with('-') {
-            return refused(line);
+
+    /// The verdict on an answer; `None`: more must come.
+    fn judge(&mut self, answer: &[u8], role: Option<RedisRole>) -> Option<Result<(), String>> {
+        while let Some(line) = self.next(answer) {
+            if line.starts_with('-') || !self.has_pong && line != "+PONG" {
+                let why = line.trim_start_matches('-');
+                return Some(Err(format!("redis: {why}")));
+            }
+            self.has_pong = true;
+            let Some(wanted) = role else {
+                return Some(Ok(()));
+            };
+            if let Some(said) = line.strip_prefix("role:") {
+                return Some(is_role(said, wanted));
+            }
         }
-        if let Some(said) = line.strip_prefix("role:") {
-            return Some(is_role(said, wanted));
-        }
+        None
     }
-    None
 }
 
 fn is_role(said: &str, wanted: RedisRole) -> Result<(), String> {
@@ -80,7 +101,12 @@ mod tests {
     const INFO: &str = "+PONG\r\n$30\r\n# Replication\r\nrole:slave\r\nx:1\r\n\r\n";
 
     fn judged(answer: &str, role: Option<RedisRole>) -> Option<Result<(), String>> {
-        judge(answer.as_bytes(), role)
+        let answer = answer.as_bytes();
+        let whole = AnswerLines::default().judge(answer, role);
+        let mut lines = AnswerLines::default();
+        let bytewise = (0..=answer.len()).find_map(|end| lines.judge(&answer[..end], role));
+        assert_eq!(whole, bytewise);
+        whole
     }
 
     #[test]

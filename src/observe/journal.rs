@@ -91,6 +91,12 @@ impl Journal {
         }
     }
 
+    /// Stops all who write a line.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.queue.hold()
+    }
+
     /// Events that have a line: none while the log is off.
     pub(super) fn log_at(&self) -> LogAt {
         let settings = self.settings.load();

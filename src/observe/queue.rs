@@ -13,20 +13,26 @@ use super::line::{LineFormatter, LogLine};
 use super::output::LogSink;
 use crate::config::LogFormat;
 
-/// Size of a batch: large enough to make system calls rare, small enough that a slow pipe is seen
-/// to make progress.
-pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// Size at which a batch takes no more lines: large enough to make system calls rare, small enough
+/// that a slow pipe is seen to make progress. A batch grows under the lock of the data path, so it
+/// must not grow to all that a stuck disk leaves.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// Least time between two takes of lines: a hundred wake-ups a second at most. Nobody who reads a
 /// log notices, and a process that is killed loses no more than that.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Largest buffer that is kept for the next lines: with two of them, 512 KiB.
+/// Largest buffer that is kept for the next lines. A batch has its size and a line; the buffer
+/// doubles.
 const MAX_SPARE_BYTES: usize = 4 * MAX_BATCH_BYTES;
+
+/// Buffers that are kept: a busy log has one that is filled and few that are written. With them at
+/// most 1 MiB is held.
+const MAX_SPARES: usize = 4;
 
 /// Order for the writer.
 #[derive(Debug)]
 pub(super) enum WriterOrder {
-    /// Whole lines.
+    /// Whole lines, [`MAX_BATCH_BYTES`] and the last of them at most.
     Lines(String),
     Replace(LogSink),
     Reopen,
@@ -53,8 +59,8 @@ struct QueueState {
     is_urgent: bool,
     /// Nothing is ordered any more.
     is_closed: bool,
-    /// Buffer for the next lines.
-    spare: String,
+    /// Empty buffers for the next lines, [`MAX_SPARES`] at most.
+    spares: Vec<String>,
 }
 
 impl LineQueue {
@@ -67,7 +73,7 @@ impl LineQueue {
                 is_idle: false,
                 is_urgent: false,
                 is_closed: false,
-                spare: String::new(),
+                spares: Vec::new(),
             }),
             wanted: Condvar::new(),
         }
@@ -80,8 +86,8 @@ impl LineQueue {
             return false;
         }
         state.lines += 1;
-        let waiting = state.format(line);
-        let is_much = waiting >= MAX_BATCH_BYTES || state.lines >= max_lines.div_ceil(2);
+        let batch = state.format(line);
+        let is_much = batch >= MAX_BATCH_BYTES || state.lines >= max_lines.div_ceil(2);
         self.notify(state, is_much);
         true
     }
@@ -141,10 +147,20 @@ impl LineQueue {
 
     /// Gives back a buffer whose lines are written.
     pub(super) fn give_back(&self, mut buffer: String) {
-        if buffer.capacity() <= MAX_SPARE_BYTES {
-            buffer.clear();
-            self.lock().spare = buffer;
+        if buffer.capacity() > MAX_SPARE_BYTES {
+            return;
         }
+        buffer.clear();
+        let mut state = self.lock();
+        if state.spares.len() < MAX_SPARES {
+            state.spares.push(buffer);
+        }
+    }
+
+    /// Stops all who push.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.lock()
     }
 
     /// Wakes the writer if it waits for this.
@@ -163,10 +179,14 @@ impl LineQueue {
 }
 
 impl QueueState {
-    /// Formats a line behind those that wait; returns the bytes of these.
+    /// Formats a line behind those that wait; returns the bytes of its batch.
     fn format(&mut self, line: &LogLine<'_>) -> usize {
-        if !matches!(self.orders.last(), Some(WriterOrder::Lines(_))) {
-            let buffer = mem::take(&mut self.spare);
+        let has_room = match self.orders.last() {
+            Some(WriterOrder::Lines(lines)) => lines.len() < MAX_BATCH_BYTES,
+            _ => false,
+        };
+        if !has_room {
+            let buffer = self.spares.pop().unwrap_or_default();
             self.orders.push(WriterOrder::Lines(buffer));
         }
         match self.orders.last_mut() {
@@ -207,6 +227,33 @@ mod tests {
         queue.order(WriterOrder::Reopen);
         add(2);
         assert_eq!(texts(queue.take(Some(Instant::now())).unwrap()), [3, 0, 2]);
+    }
+
+    /// One buffer grew to all lines, under the lock that the data path waits for.
+    #[test]
+    fn no_batch_grows_beyond_its_size_and_a_line() {
+        const LINES: usize = 2000;
+        let queue = LineQueue::new(LogFormat::Json);
+        for _ in 0..2 {
+            for _ in 0..LINES {
+                assert!(queue.push(&line(&Default::default()), LINES));
+            }
+            let mut lines = 0;
+            let orders = queue.take(None).unwrap();
+            assert!(orders.len() > 2);
+            for (at, order) in orders.into_iter().enumerate() {
+                let WriterOrder::Lines(text) = order else {
+                    panic!("{order:?}")
+                };
+                let length = text.lines().next().unwrap().len() + 1;
+                assert!(text.len() < MAX_BATCH_BYTES + length, "{at}");
+                lines += text.lines().count();
+                queue.give_back(text);
+            }
+            assert_eq!(lines, LINES);
+            queue.written(LINES);
+            assert!(queue.lock().spares.len() <= MAX_SPARES);
+        }
     }
 
     #[test]

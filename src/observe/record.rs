@@ -7,7 +7,7 @@
 
 mod moved;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -317,7 +317,6 @@ impl ConnectionRecord {
     fn close(&mut self, end: Termination) {
         self.ended = true;
         self.tally();
-        self.listener.live.fetch_sub(1, Relaxed);
         self.listener.ends.count(end);
         if let Some(refusal) = Refusal::of(end) {
             self.listener.refused.count(refusal);
@@ -334,6 +333,8 @@ impl ConnectionRecord {
                 ..self.line(LogEvent::End(end))
             });
         }
+        // Behind the line: a drain that sees no connection left has all lines written.
+        self.listener.live.fetch_sub(1, Release);
     }
 
     /// Whether no line is written: `log_null = false`, and no byte has come or gone, as with a
@@ -516,6 +517,30 @@ mod tests {
         record.finish(FIN);
         assert_eq!(listener.live.load(Relaxed), 0);
         assert_eq!(listener.ends.seen(), vec![(FIN, 1)]);
+    }
+
+    /// A drain that saw no connection left answered before the last line was in the queue.
+    #[test]
+    fn a_connection_is_live_until_its_line_is_queued() {
+        let log_at = LogAt {
+            open: false,
+            interval: false,
+            resume: false,
+            end: true,
+        };
+        let journal = journal(log_at, "/dev/null".as_ref());
+        let listener = listener(&journal);
+        let record = record(&listener);
+        std::thread::scope(|scope| {
+            let held = journal.hold();
+            scope.spawn(move || record.finish(FIN));
+            while listener.ends.seen().is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(listener.live.load(Relaxed), 1);
+            drop(held);
+        });
+        assert_eq!(listener.live.load(Relaxed), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::output::LogSink;
-use super::queue::{LineQueue, MAX_BATCH_BYTES, WriterOrder};
+use super::queue::{LineQueue, WriterOrder};
 
 /// Time between two messages about a log that cannot be written (a full disk fails every write).
 const ERROR_INTERVAL: Duration = Duration::from_secs(60);
@@ -62,12 +62,7 @@ impl LogWriter {
     fn handle(&mut self, order: WriterOrder) {
         match order {
             WriterOrder::Lines(lines) => {
-                let mut rest = lines.as_str();
-                while !rest.is_empty() {
-                    let (batch, behind) = rest.split_at(batch_end(rest));
-                    self.write_batch(batch);
-                    rest = behind;
-                }
+                self.write_batch(&lines);
                 self.queue.give_back(lines);
             }
             WriterOrder::Replace(output) => {
@@ -106,38 +101,5 @@ impl LogWriter {
         self.error_logged_at = Some(Instant::now());
         let dropped = self.counts.dropped.load(Relaxed);
         error!(%error, dropped, "access log cannot be written, its lines are lost");
-    }
-}
-
-/// Length of the first batch of whole lines: as many as fit, and one at least.
-fn batch_end(lines: &str) -> usize {
-    if lines.len() <= MAX_BATCH_BYTES {
-        return lines.len();
-    }
-    let bytes = lines.as_bytes();
-    let is_end = |byte: &u8| *byte == b'\n';
-    let (first, behind) = bytes.split_at(MAX_BATCH_BYTES);
-    let fits = first.iter().rposition(is_end);
-    let long = || {
-        behind
-            .iter()
-            .position(is_end)
-            .map(|at| MAX_BATCH_BYTES + at)
-    };
-    fits.or_else(long).map_or(lines.len(), |at| at + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_has_whole_lines() {
-        let line = |length: usize| "x".repeat(length - 1) + "\n";
-        let short = line(1000).repeat(10);
-        assert_eq!(batch_end(&short), 10_000);
-        assert_eq!(batch_end(&line(1000).repeat(100)), 65_000);
-        assert_eq!(batch_end(&(line(100_000) + &short)), 100_000);
-        assert_eq!(batch_end(&line(MAX_BATCH_BYTES).repeat(2)), MAX_BATCH_BYTES);
     }
 }

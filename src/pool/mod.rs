@@ -59,4 +59,4 @@ pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};
 pub(crate) use states::OperatorState;
 pub(crate) use supervise::supervise;
-pub(crate) use watch_membership::watch_membership;
+pub(crate) use watch_membership::{membership_changed, watch_membership};

@@ -1,5 +1,6 @@
 //! Tasks beside a pool that follow its membership, such as checks and lookups.
 
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::backend_pool::Pool;
@@ -18,12 +19,20 @@ pub(crate) async fn watch_membership(
     loop {
         changes.borrow_and_update();
         adjust();
-        let has_changed = tokio::select! {
-            () = stop.cancelled() => false,
-            change = changes.changed() => change.is_ok(),
-        };
-        if !has_changed {
+        if !membership_changed(&mut changes, stop).await {
             return;
         }
+    }
+}
+
+/// Waits for a change since `changes`, of [`Pool::changed`], was read; false when `stop` is
+/// cancelled or the pool is gone.
+pub(crate) async fn membership_changed(
+    changes: &mut Receiver<u64>,
+    stop: &CancellationToken,
+) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        change = changes.changed() => change.is_ok(),
     }
 }

@@ -10,6 +10,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// page) from holding up the others.
 const THREADS: usize = 2;
 
+/// Threads that read the files of checks. A reload of many pools reads few at once, so that the
+/// data path keeps its cores; one file that hangs leaves others.
+const CHECK_FILE_THREADS: usize = 4;
+
 /// Owner of the runtimes. The threads are left to end on their own when it is dropped, which may
 /// happen in async code.
 pub(super) struct ControlRuntime {
@@ -50,7 +54,10 @@ impl ControlRuntime {
 /// Starts the runtime of the checks, which ends with `until`. It has one thread: with several, each
 /// step of a check wakes another one to look for work, which costs more than the step.
 fn start_checks(until: impl Future<Output = ()> + Send + 'static) -> io::Result<Handle> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread()
+        .max_blocking_threads(CHECK_FILE_THREADS)
+        .enable_all()
+        .build()?;
     let handle = runtime.handle().clone();
     std::thread::Builder::new()
         .name("checks".to_owned())

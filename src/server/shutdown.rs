@@ -29,9 +29,6 @@ const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Time for the end of a WebSocket: a frame under way, and an answer to our Close.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
-/// Time for the access log to be written out at the end: a disk that hangs must not keep the
-/// process. A pipe that nobody reads is not waited for.
-const FLUSH: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Serves until a signal asks to stop, then until the stop is over; another one during the stop
@@ -238,17 +235,12 @@ impl Server {
         timeout_at(deadline, emptied).await.is_ok()
     }
 
-    /// Ends the connections that are left and writes their lines to the access log.
+    /// Ends the sessions that are left. What is still set up, and exchanges of HTTP, end with the
+    /// runtime.
     async fn finish(&self) {
-        let (relay, journal) = (Arc::clone(self.relay()), Arc::clone(self.journal()));
-        let finish = move || {
-            relay.shutdown();
-            journal.flush(FLUSH)
-        };
-        let flushed = tokio::task::spawn_blocking(finish).await;
-        if !flushed.unwrap_or(false) {
-            tracing::warn!("access log not written to its end");
-        }
+        let relay = Arc::clone(self.relay());
+        // A panic was logged.
+        let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
     }
 }
 

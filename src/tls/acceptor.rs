@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -55,8 +56,8 @@ struct ActiveConfig {
 pub enum RefreshOutcome {
     /// Nothing new.
     Same,
-    /// A file is being written: refresh again after [`super::SETTLE_TIME`].
-    Unsettled,
+    /// A file is being written: refresh again after this time.
+    Unsettled(Duration),
     /// The files changed and were loaded, as far as they can be used.
     Reloaded,
 }
@@ -155,14 +156,14 @@ impl TlsAcceptor {
         files(&self.context.settings)
     }
 
-    /// Polls the files and loads changes that have settled. Blocks on file I/O. Logs each change of
-    /// state once.
-    pub fn refresh(&self) -> RefreshOutcome {
+    /// Polls the files at `now` and loads changes that have settled. Blocks on file I/O. Logs each
+    /// change of state once.
+    pub fn refresh(&self, now: Instant) -> RefreshOutcome {
         let mut watch = self.lock_watch();
         let always = !self.errors.load().is_empty();
-        let contents = match watch.poll(files(&self.context.settings), always) {
+        let contents = match watch.poll(files(&self.context.settings), always, now) {
             FileChange::Same => return RefreshOutcome::Same,
-            FileChange::Unsettled => return RefreshOutcome::Unsettled,
+            FileChange::Unsettled(rest) => return RefreshOutcome::Unsettled(rest),
             FileChange::Changed(contents) => contents,
         };
         let errors = Arc::new(self.reload(&contents));
@@ -245,6 +246,7 @@ impl ActiveConfig {
 mod tests {
     use super::*;
     use crate::config::{Certificate, ClientAuth, ClientAuthMode};
+    use crate::tls::file_watch::SETTLE_TIME;
     use crate::tls::testing::{Folder, any, der, shake};
     use data_encoding::BASE64;
     use rustls::HandshakeKind;
@@ -255,11 +257,11 @@ mod tests {
 
     /// Looks until nothing new is found; true when something was taken.
     fn settle(terminator: &TlsAcceptor) -> bool {
-        let mut taken = false;
+        let (mut taken, mut now) = (false, Instant::now());
         loop {
-            match terminator.refresh() {
+            match terminator.refresh(now) {
                 RefreshOutcome::Same => return taken,
-                RefreshOutcome::Unsettled => {}
+                RefreshOutcome::Unsettled(rest) => now += rest,
                 RefreshOutcome::Reloaded => taken = true,
             }
         }
@@ -277,21 +279,51 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_by_the_second_look_that_sees_it() {
+    fn a_change_is_taken_once_it_has_stayed_the_same() {
         let folder = Folder::new();
         let chat = folder.make("chat", &["chat.test"]);
         let terminator = load(&Terminate::with(vec![chat.clone()]));
-        assert_eq!(terminator.refresh(), RefreshOutcome::Same);
+        let start = Instant::now();
+        let at = |after: Duration| terminator.refresh(start + after);
+        assert_eq!(at(Duration::ZERO), RefreshOutcome::Same);
         copy(&folder.make("next", &["chat.test"]), &chat);
-        assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
+        let wait = RefreshOutcome::Unsettled(SETTLE_TIME);
+        assert_eq!(at(Duration::ZERO), wait);
         copy(&folder.make("last", &["chat.test"]), &chat);
-        assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
-        assert_eq!(terminator.refresh(), RefreshOutcome::Reloaded);
+        assert_eq!(at(SETTLE_TIME), wait);
+        assert_eq!(at(2 * SETTLE_TIME), RefreshOutcome::Reloaded);
         assert_eq!(
             served(&terminator, "chat.test"),
             der(&folder.file("last.pem"))
         );
-        assert_eq!(terminator.refresh(), RefreshOutcome::Same);
+        assert_eq!(at(3 * SETTLE_TIME), RefreshOutcome::Same);
+    }
+
+    /// Two looks in a row were enough, however soon events of other files brought them on: the half
+    /// of a pair was taken for the whole.
+    #[test]
+    fn events_of_other_files_do_not_bring_on_a_change() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let terminator = load(&Terminate::with(vec![chat.clone()]));
+        let first = der(&chat.cert);
+        let next = folder.make("next", &["chat.test"]);
+        std::fs::copy(&next.cert, &chat.cert).unwrap();
+        let (start, event) = (Instant::now(), Duration::from_millis(110));
+        for look in 0..5 {
+            let rest = SETTLE_TIME - look * event;
+            let seen = terminator.refresh(start + look * event);
+            assert_eq!(seen, RefreshOutcome::Unsettled(rest), "{look}");
+        }
+        std::fs::copy(&next.key, &chat.key).unwrap();
+        let whole = start + 5 * event;
+        let wait = RefreshOutcome::Unsettled(SETTLE_TIME);
+        assert_eq!(terminator.refresh(whole), wait);
+        assert_eq!(terminator.error(), None);
+        assert_eq!(served(&terminator, "chat.test"), first);
+        let settled = terminator.refresh(whole + SETTLE_TIME);
+        assert_eq!(settled, RefreshOutcome::Reloaded);
+        assert_eq!(served(&terminator, "chat.test"), der(&next.cert));
     }
 
     // Once with a program that writes its two files at its leisure.

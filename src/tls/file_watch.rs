@@ -1,5 +1,6 @@
-//! Polls files and reports contents that have changed and settled: two polls in a row saw the same.
-//! So no half of a write is loaded, whether files are written, renamed or swapped behind a link.
+//! Polls files and reports contents that have changed and settled: all polls of a while saw the
+//! same. So no half of a write is loaded, whether files are written, renamed or swapped behind a
+//! link.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
 use crate::base::debounce::{Debounce, Verdict};
 
-/// Time between the two polls of a change: far longer than a program takes between two writes.
+/// Time for which changed files must have stayed the same: far longer than a program takes between
+/// two writes. Polls may come sooner, by events of other files.
 pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// Polls that read the files although their stamps are the same: the kernel's clock has ticks of
@@ -27,8 +29,8 @@ pub(crate) struct FileWatch {
 pub(crate) enum FileChange {
     /// Nothing new.
     Same,
-    /// A file is being written: poll again after [`SETTLE_TIME`].
-    Unsettled,
+    /// A file is being written: poll again after this time.
+    Unsettled(Duration),
     /// New contents, good or bad.
     Changed(FileContents),
 }
@@ -39,7 +41,7 @@ impl FileWatch {
         FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_POLLS,
-            debounce: Debounce::new(Duration::ZERO),
+            debounce: Debounce::new(SETTLE_TIME),
             reported: None,
         }
     }
@@ -59,27 +61,29 @@ impl FileWatch {
         (watch, contents)
     }
 
-    /// Polls the files; `always` reads them even if their stamps are the same. Blocks on file I/O.
+    /// Polls the files at `now`; `always` reads them even if their stamps are the same. Blocks on
+    /// file I/O.
     pub(crate) fn poll<'a>(
         &mut self,
         files: impl Iterator<Item = &'a PathBuf> + Clone,
         always: bool,
+        now: Instant,
     ) -> FileChange {
         let stamps: Vec<_> = files.clone().map(|file| stamp(file)).collect();
         if stamps != self.stamps {
             self.unsure = UNSURE_POLLS;
         } else if self.unsure > 0 {
             self.unsure -= 1;
-        } else if !always {
+        } else if !always && !self.debounce.is_waiting() {
             return FileChange::Same;
         }
         self.stamps = stamps;
         let contents = FileContents::read(files);
         let seen = contents.fingerprint();
         let is_known = self.reported == Some(seen);
-        match self.debounce.look(Instant::now(), seen, is_known) {
+        match self.debounce.look(now, seen, is_known) {
             Verdict::Same => FileChange::Same,
-            Verdict::Wait(_) => FileChange::Unsettled,
+            Verdict::Wait(rest) => FileChange::Unsettled(rest),
             Verdict::Settled(seen) => {
                 self.reported = Some(seen);
                 FileChange::Changed(contents)

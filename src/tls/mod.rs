@@ -29,7 +29,7 @@ pub(crate) use certificate::{CertificateFacts, certificate_facts};
 pub(crate) use ciphers::CipherOrder;
 pub(crate) use client::{client_config, known_client_config, pinned_client_config};
 pub(crate) use error::{TlsError, describe, describe_handshake_error};
-pub(crate) use file_watch::{FileChange, FileWatch, SETTLE_TIME};
+pub(crate) use file_watch::{FileChange, FileWatch};
 pub(crate) use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]
 pub(crate) use stream::accept;

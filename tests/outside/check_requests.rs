@@ -153,6 +153,24 @@ async fn bytes_are_sent_and_expected_in_hexadecimal() {
     assert_eq!(until(&balancer, "down").await, "no answer within 200ms");
 }
 
+/// Scripts that answer the checks of databases write such lines; for a while they were taken for
+/// a fault of the backend.
+#[tokio::test]
+async fn answers_that_no_proxy_would_pass_on_are_enough_for_a_check() {
+    let answers: [&[&[u8]]; 5] = [
+        &[b"HTTP/1.1 200 OK\r\n", b"\n"],
+        &[b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\n\r\nup\n"],
+        &[b"\r\nHTTP/1.1 ", b"200 OK\r\n\r\n"],
+        &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"],
+        &[b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"],
+    ];
+    for answer in answers {
+        let (node, _) = saying(answer).await;
+        let balancer = Balancer::start(&checked("type = \"http\", status = [200]", &node));
+        until(&balancer, "up").await;
+    }
+}
+
 /// What must not be there may come behind what must.
 #[tokio::test]
 async fn an_answer_with_unwanted_bytes_fails() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::clients::{connect, http, read_answer, read_to_ending};
+use crate::clients::{connect, http, read_answer, read_exactly, read_to_ending};
 use crate::harness::{Balancer, Event, Launch, a_moment, complete, raw_request, within};
 use crate::nodes::Node;
 use crate::settings::{backend, listener_with, pool};
@@ -318,4 +318,37 @@ async fn json_lines_are_the_same_in_the_journal() {
     let event = balancer.event("the listener", 0, is_it).await;
     assert_eq!(event.level(), "INFO");
     assert!(balancer.log.all().iter().all(|line| line.starts_with('{')));
+}
+
+/// Exchanges that the end of the process cut off wrote their lines after the last flush.
+#[tokio::test]
+async fn downloads_that_the_end_cuts_off_have_their_lines() {
+    const DOWNLOADS: usize = 8;
+    let node = Node::scripted(|mut stream, _| async move {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nfirst";
+        let _ = stream.write_all(head).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let balancer = Balancer::start(&logged("", &config("websocket", "", &node)));
+    let address = balancer.address("main").await;
+    let download = || async {
+        let mut stream = connect(address).await;
+        let request = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.expect("ask");
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"first") {
+            seen.extend(read_exactly(&mut stream, 1).await);
+        }
+        stream
+    };
+    let _downloads = join_all((0..DOWNLOADS).map(|_| download())).await;
+    balancer.signal("TERM");
+    let is_stopping = |event: &Event| event.message().starts_with("stopping");
+    balancer.event("the stop", 0, is_stopping).await;
+    balancer.signal("TERM");
+    balancer.exit().await;
+    let lines = balancer.stdout.all();
+    let ends = lines.iter().filter(|line| line.contains("\"/large\""));
+    assert_eq!(ends.count(), DOWNLOADS, "{lines:#?}");
 }

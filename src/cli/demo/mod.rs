@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::balancer::{Balancer, StartedBy, configuration, runtime};
+use super::balancer::{Balancer, StartedBy, configuration, end, runtime};
 use super::failure::CommandError;
 use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
@@ -49,7 +49,7 @@ enum DemoOutput {
 /// Runs until a signal asks to stop.
 pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let journal = runtime.block_on(async {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         let ports = if arguments.any_port {
             Ports::any()
@@ -70,9 +70,12 @@ pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
         tour.print(arguments.output == DemoOutput::Json)
             .map_err(CommandError::io("print the addresses"))?;
+        let journal = Arc::clone(balancer.server.journal());
         balancer.server.run(signals).await;
-        Ok(())
-    })
+        Ok::<_, CommandError>(journal)
+    })?;
+    end(runtime, &journal);
+    Ok(())
 }
 
 async fn start_nodes() -> Result<Vec<Node>, CommandError> {

@@ -33,7 +33,8 @@ table! {
         ///
         /// Often enough to see a session of a day, seldom enough to cost nothing.
         interval: Duration = time(1_000, YEAR), default(seconds(3600));
-        /// Lines waiting to be written at once; more are dropped and counted.
+        /// Lines that are not yet written; more are dropped and counted. A line counts until it is
+        /// in the file or the pipe, so a small number drops lines of a burst.
         ///
         /// About 4 MB of lines: a pause of the disk of one second at 8,000 connections per second.
         max_queue: usize = number(1, 10_000_000), default(8_192);

@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -36,6 +36,10 @@ const GATHER: Duration = Duration::from_millis(100);
 /// do, which an event of the change brings on.
 const MAX_PLANS: usize = 3;
 
+/// Time until the kernel is asked again after it had no room for a watch. The files are polled
+/// meanwhile, so seldom is enough.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// Bytes of the buffer for events: about a hundred. The queue itself has the kernel's bound, and
 /// its overflow is an event of ours.
 const BUFFER_BYTES: usize = 4096;
@@ -43,12 +47,14 @@ const BUFFER_BYTES: usize = 4096;
 /// Buffers that are emptied behind an event of ours: more than the kernel's queue holds.
 const MAX_READS: usize = 256;
 
-/// A folder is told of its names and of its own removal.
+/// Events of a folder: of its names and of its own removal. A file that may not be read cannot be
+/// watched, so its folder tells when it is made readable, and when the folder itself is.
 const NAMES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVE);
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::ATTRIB);
 const REMOVAL: WatchFlags = WatchFlags::DELETE_SELF.union(WatchFlags::MOVE_SELF);
-/// A file that could not be read may be made readable.
+/// A file may become unreadable, too.
 const WRITES: WatchFlags = WatchFlags::CLOSE_WRITE.union(WatchFlags::ATTRIB);
 
 /// File systems, by the magic of statfs(2), that others change without this kernel's knowledge, and
@@ -78,6 +84,8 @@ pub(crate) struct FileEvents {
     inotify: Option<AsyncFd<OwnedFd>>,
     /// What the kernel watches, by its number.
     watched: BTreeMap<i32, Place>,
+    /// When the kernel had no room for a watch, and the error.
+    refused: Option<(Instant, Errno)>,
 }
 
 /// How far events tell of changes.
@@ -113,10 +121,16 @@ impl FileEvents {
             .iter()
             .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
             .collect();
+        if let Some((since, error)) = self.refused
+            && since.elapsed() < RETRY
+        {
+            return Coverage::Refused(error.into());
+        }
         let mut plan = Plan::of(&files, node);
         for _ in 0..MAX_PLANS {
             if let Err(error) = self.install(&plan) {
-                return Coverage::Refused(error);
+                self.refuse(error);
+                return Coverage::Refused(error.into());
             }
             let now = Plan::of(&files, node);
             if now == plan {
@@ -124,8 +138,23 @@ impl FileEvents {
             }
             plan = now;
         }
-        let silent = plan.0.keys().find_map(|path| silent_file_system(path));
+        // What is only passed through decides nothing: in a container all of it is on an overlay,
+        // and the mounted files are not.
+        let decides = |(_, place): &(&PathBuf, &Place)| !is_passed_through(place);
+        let mut places = plan.0.iter().filter(decides);
+        let silent = places.find_map(|(path, _)| silent_file_system(path));
         silent.map_or(Coverage::Full, Coverage::Silent)
+    }
+
+    /// Gives up the watches that the kernel has left, which others of the same user may need more:
+    /// all files are polled now. Those beside a folder that may not be read stay.
+    fn refuse(&mut self, error: Errno) {
+        if error != Errno::ACCESS {
+            *self = FileEvents {
+                refused: Some((Instant::now(), error)),
+                ..FileEvents::default()
+            };
+        }
     }
 
     /// Returns shortly after one of the files may have changed. Waits for ever where nothing is
@@ -200,13 +229,14 @@ impl FileEvents {
     }
 
     /// Has the kernel watch these places alone.
-    fn install(&mut self, plan: &Plan) -> io::Result<()> {
+    fn install(&mut self, plan: &Plan) -> Result<(), Errno> {
         if self.inotify.is_none() {
             let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
             // SAFETY: the descriptor is owned by what watches it: it stays open, and the same file,
             // for as long as it is registered.
             let watched = unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) };
-            self.inotify = Some(watched?);
+            let watched = watched.map_err(|error| Errno::from_io_error(&error.into()));
+            self.inotify = Some(watched.map_err(|error| error.unwrap_or(Errno::NOMEM))?);
         }
         let Some(inotify) = &self.inotify else {
             return Ok(());
@@ -219,7 +249,8 @@ impl FileEvents {
                 Ok(watch) => add_place(queue, &mut watched, watch, path, place),
                 // Gone or replaced meanwhile: the plan is made again.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                // May be looked through, not read; and an unreadable file is an error elsewhere.
+                // May be looked through, not read; and an unreadable file is an error elsewhere,
+                // until its folder tells that it can be read.
                 Err(Errno::ACCESS) if !has_names(place) => {}
                 Err(error) => refused = Some(error),
             }
@@ -229,7 +260,7 @@ impl FileEvents {
             let _ = inotify::remove_watch(queue, *watch);
         }
         self.watched = watched;
-        refused.map_or(Ok(()), |error| Err(error.into()))
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -257,6 +288,11 @@ fn add_place(
 
 fn has_names(place: &Place) -> bool {
     matches!(place, Place::Folder(names) if !names.is_empty())
+}
+
+/// A folder of which only the removal matters.
+fn is_passed_through(place: &Place) -> bool {
+    matches!(place, Place::Folder(names) if names.is_empty())
 }
 
 fn flags(place: &Place) -> WatchFlags {
@@ -453,6 +489,64 @@ mod tests {
         write(&other, "1").unwrap();
         watched.file = other;
         watched.told().await;
+    }
+
+    /// The watches that were left to a process that polled everything were the last of its user.
+    #[tokio::test]
+    async fn a_kernel_without_room_gets_its_watches_back_and_is_asked_again() {
+        let mut watched = watch("a.toml", |folder| {
+            write(folder.join("a.toml"), "1").unwrap()
+        });
+        let files = [watched.file.clone()];
+        let events = &mut watched.events;
+        events.refuse(Errno::ACCESS);
+        assert!(events.inotify.is_some());
+        events.refuse(Errno::NOSPC);
+        let coverage = events.watch(&files);
+        assert!(matches!(coverage, Coverage::Refused(_)), "{coverage:?}");
+        assert!(events.inotify.is_none() && events.watched.is_empty());
+        events.refused = Instant::now()
+            .checked_sub(RETRY)
+            .map(|since| (since, Errno::NOSPC));
+        let coverage = events.watch(&files);
+        assert!(!matches!(coverage, Coverage::Refused(_)), "{coverage:?}");
+        write(&watched.file, "2").unwrap();
+        watched.told().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_made_readable_is_told() {
+        let mut watched = watch("a/b.toml", |folder| {
+            create_dir(folder.join("a")).unwrap();
+            write(folder.join("a/b.toml"), "1").unwrap();
+        });
+        let set = |path: &Path, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        // As for a file that could not be watched itself.
+        let of_file = |(_, place): &(&i32, &Place)| **place == Place::File;
+        let watch = *watched.events.watched.iter().find(of_file).unwrap().0;
+        inotify::remove_watch(watched.events.inotify.as_ref().unwrap(), watch).unwrap();
+        watched.events.watched.remove(&watch);
+        watched.quiet();
+        set(&watched.file, 0o640);
+        watched.told().await;
+        // And a folder on the way.
+        set(&watched.path("a"), 0o750);
+        watched.told().await;
+    }
+
+    #[test]
+    fn places_that_are_passed_through_do_not_make_files_silent() {
+        let files = [PathBuf::from("/etc/lb/a.toml")];
+        let plan = Plan::of(&files, |path| match path.to_str() {
+            Some("/etc/lb/a.toml") => Node::File,
+            _ => Node::Folder,
+        });
+        let decide = plan.0.iter().filter(|(_, place)| !is_passed_through(place));
+        let decide: Vec<_> = decide.map(|(path, _)| path.display().to_string()).collect();
+        assert_eq!(decide, ["/etc/lb", "/etc/lb/a.toml"]);
     }
 
     #[test]

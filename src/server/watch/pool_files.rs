@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::{BackendTls, Config, Sticky};
 use crate::pool::Pool;
@@ -52,7 +53,9 @@ struct FileRound<'a> {
     status: Vec<PoolFileStatus>,
     /// Events with the pool and the kind of its files.
     events: Vec<(String, &'static str, PoolFileEvent)>,
-    is_unsettled: bool,
+    now: Instant,
+    /// Time until the first look that may find files settled; `None`: none is being written.
+    unsettled: Option<Duration>,
 }
 
 impl Server {
@@ -74,8 +77,9 @@ impl PoolFiles {
         pools.flat_map(files).collect()
     }
 
-    /// Looks at all files; true where one is being written. Blocks on file I/O.
-    pub(super) fn look(&mut self, server: &Server) -> bool {
+    /// Looks at all files at `now`. Returns the time until the next look where one is being
+    /// written. Blocks on file I/O.
+    pub(super) fn look(&mut self, server: &Server, now: Instant) -> Option<Duration> {
         let (config, pools) = {
             let live = lock(&server.live);
             (Arc::clone(&live.config), live.known_pools())
@@ -86,7 +90,8 @@ impl PoolFiles {
             pools,
             status: Vec::new(),
             events: Vec::new(),
-            is_unsettled: false,
+            now,
+            unsettled: None,
         };
         round.look(&mut self.sticky);
         round.look(&mut self.tls);
@@ -96,7 +101,7 @@ impl PoolFiles {
         for (pool, files, event) in round.events {
             event.log(&pool, files);
         }
-        round.is_unsettled
+        round.unsettled
     }
 }
 
@@ -109,9 +114,11 @@ impl FileRound<'_> {
                 continue;
             };
             let mut watch = PoolFileWatch::go_on(known.remove(name), settings, pool);
-            match watch.look() {
+            match watch.look(self.now) {
                 FileChange::Same => {}
-                FileChange::Unsettled => self.is_unsettled = true,
+                FileChange::Unsettled(rest) => {
+                    self.unsettled = Some(self.unsettled.map_or(rest, |other| other.min(rest)));
+                }
                 FileChange::Changed(_) => {
                     let events = watch.take(self.server, pool).into_iter().flatten();
                     self.events
@@ -148,9 +155,9 @@ impl<F: PoolFile> PoolFileWatch<F> {
         }
     }
 
-    fn look(&mut self) -> FileChange {
+    fn look(&mut self, now: Instant) -> FileChange {
         let files = self.settings.files();
-        self.look.poll(files.iter(), self.error.is_some())
+        self.look.poll(files.iter(), self.error.is_some(), now)
     }
 
     /// Loads the files and gives them to the pool.

@@ -5,7 +5,7 @@
 use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch::Receiver;
 
@@ -14,7 +14,7 @@ use super::watched_files::WatchedFiles;
 use super::watcher::Watcher;
 use crate::server::lock::lock;
 use crate::server::state::Server;
-use crate::tls::{RefreshOutcome, SETTLE_TIME, TlsAcceptor};
+use crate::tls::{RefreshOutcome, TlsAcceptor};
 
 /// Time until the look that follows one that panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(2);
@@ -105,16 +105,14 @@ impl Server {
         files.extend(PoolFiles::named(&lock(&self.live).config));
         // Before the files are read, so that a write in between is told.
         let poll = state.watched.watch(&files);
-        let unsettled = acceptors
-            .iter()
-            .filter(|one| one.refresh() == RefreshOutcome::Unsettled);
-        let unsettled = unsettled.count();
-        if state.pools.look(self) || unsettled > 0 {
-            Some(SETTLE_TIME)
-        } else if files.is_empty() {
-            None
-        } else {
-            Some(poll)
-        }
+        let now = Instant::now();
+        let rest = |acceptor: &Arc<TlsAcceptor>| match acceptor.refresh(now) {
+            RefreshOutcome::Unsettled(rest) => Some(rest),
+            RefreshOutcome::Same | RefreshOutcome::Reloaded => None,
+        };
+        // Each is looked at, whatever the others say.
+        let unsettled = acceptors.iter().filter_map(rest);
+        let unsettled = unsettled.chain(state.pools.look(self, now)).min();
+        unsettled.or_else(|| (!files.is_empty()).then_some(poll))
     }
 }

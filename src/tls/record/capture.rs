@@ -3,13 +3,12 @@
 //!
 //! rustls calls the hook on the thread that drives the handshake, within the call that derives the
 //! secrets, full handshake or resumed. So the handshake lays a slot of the thread open around each
-//! step. At any other time the hook answers that it wants nothing, and rustls makes no copy.
+//! step. At any other time the hook answers that it wants nothing, and nothing is copied.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::KeyLog;
-use zeroize::Zeroizing;
 
 use super::schedule::{MAX_SECRET_BYTES, Secret};
 use super::suite::RecordCipher;
@@ -33,9 +32,13 @@ pub struct TrafficSecrets {
 }
 
 struct CapturedSecret {
-    bytes: Secret,
+    /// In one place from its capture to its end: a secret that is moved by value leaves its bytes
+    /// behind, unwiped, in the thread's slot and in the handshake's task.
+    bytes: Box<Secret>,
     length: usize,
 }
+
+const _: () = assert!(size_of::<TrafficSecrets>() < MAX_SECRET_BYTES);
 
 impl TrafficSecrets {
     /// Runs a step of the handshake that these secrets belong to.
@@ -53,7 +56,7 @@ impl TrafficSecrets {
         self,
         cipher: RecordCipher,
         is_server: bool,
-    ) -> Option<(Secret, Secret)> {
+    ) -> Option<(Box<Secret>, Box<Secret>)> {
         let of_cipher = |secret: CapturedSecret| {
             (secret.length == cipher.secret_bytes()).then_some(secret.bytes)
         };
@@ -91,17 +94,19 @@ impl KeyLog for SecretCapture {
     }
 
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        let mut bytes = Zeroizing::new([0; MAX_SECRET_BYTES]);
-        let Some(room) = bytes.get_mut(..secret.len()) else {
-            return;
-        };
-        room.copy_from_slice(secret);
-        let length = secret.len();
-        let captured = Some(CapturedSecret { bytes, length });
-        SLOT.with_borrow_mut(|slot| match (slot, label) {
-            (Some(secrets), CLIENT_LABEL) => secrets.client = captured,
-            (Some(secrets), SERVER_LABEL) => secrets.server = captured,
-            _ => {}
+        SLOT.with_borrow_mut(|slot| {
+            let of_side = match (slot, label) {
+                (Some(secrets), CLIENT_LABEL) => &mut secrets.client,
+                (Some(secrets), SERVER_LABEL) => &mut secrets.server,
+                // In TLS 1.2 rustls tells the master secret without asking for the label.
+                _ => return,
+            };
+            let mut bytes = Box::new(Secret::new([0; MAX_SECRET_BYTES]));
+            if let Some(room) = bytes.get_mut(..secret.len()) {
+                room.copy_from_slice(secret);
+                let length = secret.len();
+                *of_side = Some(CapturedSecret { bytes, length });
+            }
         });
     }
 }

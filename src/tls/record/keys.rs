@@ -87,14 +87,17 @@ pub(super) struct RecordContent {
 impl DirectionKeys {
     /// Goes on under keys of rustls, which are also those of the traffic `secret` if that is given.
     /// `None`: the provider refuses the key.
-    pub(super) fn new(keys: &RustlsKeys, secret: Option<Secret>) -> Option<Self> {
+    pub(super) fn new(keys: &RustlsKeys, secret: Option<Box<Secret>>) -> Option<Self> {
         Some(Self {
             // Making it of the secret would derive it once more.
             made: Some(Box::new(MadeKey {
                 key: make(keys.cipher, keys.key.as_ref()).ok()?,
                 iv: keys.iv.as_ref().try_into().ok()?,
             })),
-            secret: secret.unwrap_or_else(|| keys.joined()),
+            secret: match secret {
+                Some(secret) => Secret::clone(&secret),
+                None => keys.joined(),
+            },
             sequence: keys.sequence,
         })
     }

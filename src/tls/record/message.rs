@@ -35,11 +35,7 @@ impl TlsSession {
     /// nothing.
     pub fn close(&mut self) {
         if self.may_seal() {
-            // The answer to a key update is due before the next data, and there is none.
-            self.pending = PendingControl {
-                last: Some((WARNING, CLOSE_NOTIFY)),
-                ..PendingControl::default()
-            };
+            self.pending = PendingControl::CLOSE;
         }
     }
 

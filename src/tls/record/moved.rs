@@ -8,7 +8,7 @@ use std::fmt;
 use aws_lc_rs::aead::NONCE_LEN;
 use zeroize::Zeroizing;
 
-use super::frame::{MAX_RECORD_BYTES, total_length};
+use super::frame::{MAX_RECORD_BYTES, Version, total_length};
 use super::incomplete::Incomplete;
 use super::keys::DirectionKeys;
 use super::message::{MAX_IDLE_MESSAGES, MAX_WARNINGS, max_length};
@@ -81,6 +81,8 @@ pub enum ImportError {
     Message,
     #[error("counts exceed what a peer may send")]
     Counts,
+    #[error("pending control record is none that the session could owe")]
+    Pending,
 }
 
 impl TlsSession {
@@ -153,6 +155,7 @@ impl TlsSession {
             ..Self::between(suite, keys.is_server, read, write)
         };
         session.check_counts()?;
+        session.check_pending()?;
         session.check_record(&keys.partial_record)?;
         session.check_message(&keys.partial_message)?;
         let incomplete = Incomplete {
@@ -170,6 +173,24 @@ impl TlsSession {
             && self.idle_messages <= MAX_IDLE_MESSAGES
             && self.warnings <= MAX_WARNINGS;
         is_allowed.then_some(()).ok_or(ImportError::Counts)
+    }
+
+    /// A session that has failed is not exported, so that a fatal alert is never pending.
+    fn check_pending(&self) -> Result<(), ImportError> {
+        let pending = self.pending;
+        let is_allowed = match pending.last {
+            // Behind close_notify there is nothing, and nothing goes before it.
+            Some(_) => pending == PendingControl::CLOSE && !self.is_finished,
+            None if self.is_finished => pending == PendingControl::default(),
+            None => match self.suite.version() {
+                Version::Tls12 => {
+                    pending.key_update.is_none()
+                        && (self.is_renegotiation_refused || !pending.no_renegotiation)
+                }
+                Version::Tls13 => !pending.no_renegotiation,
+            },
+        };
+        is_allowed.then_some(()).ok_or(ImportError::Pending)
     }
 
     fn check_record(&self, record: &[u8]) -> Result<(), ImportError> {

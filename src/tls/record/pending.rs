@@ -1,6 +1,8 @@
 //! Control records that wait to be sealed: a few bits, so that the answers to many requests become
 //! one.
 
+use super::error::CLOSE_NOTIFY;
+
 pub(super) const WARNING: u8 = 1;
 pub(super) const FATAL: u8 = 2;
 
@@ -16,6 +18,14 @@ pub struct PendingControl {
 }
 
 impl PendingControl {
+    /// A close_notify, and nothing else: the answer to a key update is due before the next data,
+    /// and there is none.
+    pub(super) const CLOSE: PendingControl = PendingControl {
+        key_update: None,
+        no_renegotiation: false,
+        last: Some((WARNING, CLOSE_NOTIFY)),
+    };
+
     /// True when the last record is an alert.
     pub(super) fn is_last(&self) -> bool {
         self.last.is_some()

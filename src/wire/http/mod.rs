@@ -16,6 +16,7 @@ mod request;
 mod request_error;
 mod response;
 mod scan;
+mod status;
 mod syntax;
 
 // Writing.
@@ -44,6 +45,7 @@ pub use response::{
     ResponseReader,
 };
 pub use scan::HeadError;
+pub(crate) use status::StatusReader;
 pub use syntax::is_token_byte;
 pub(crate) use syntax::is_value_byte;
 pub use write::{

@@ -50,12 +50,13 @@ impl JobTarget {
         }
     }
 
-    /// Connections now, those in set-up among them; `None` where nothing but a query of the relay
+    /// Connections now, those in set-up among them; the lines of all others are in the queue of the
+    /// access log. `None` where nothing but a query of the relay
     /// tells.
     pub(crate) fn live(&self) -> Option<u64> {
         match self {
             JobTarget::Backend(backend) => Some(backend.live()),
-            JobTarget::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
+            JobTarget::Listener(listener) => Some(listener.live.load(Ordering::Acquire)),
             JobTarget::Pool(_) | JobTarget::Filter(_) => None,
         }
     }

@@ -248,9 +248,50 @@ fn keys_that_no_session_could_have_are_refused() {
         (|keys| keys.counts.idle_messages = 33, ImportError::Counts),
     ];
     for (change, error) in cases {
-        let mut keys = server_of_rfc_8448().export().unwrap();
-        change(&mut keys);
-        assert_eq!(TlsSession::import(keys).err(), Some(*error));
+        assert_eq!(changed(*change).err(), Some(*error));
+    }
+}
+
+/// Imports what is left of keys after a change.
+fn changed(change: Change) -> Result<TlsSession, ImportError> {
+    let mut keys = server_of_rfc_8448().export().unwrap();
+    change(&mut keys);
+    TlsSession::import(keys)
+}
+
+#[test]
+fn control_records_that_no_session_could_owe_are_refused() {
+    let close: Change = |keys| keys.pending.last = Some((1, 0));
+    let update: Change = |keys| keys.pending.key_update = Some(true);
+    let finished: Change = |keys| keys.is_finished = true;
+    for change in [close, update, finished] {
+        assert!(changed(change).is_ok());
+    }
+    let cases: &[Change] = &[
+        |keys| keys.pending.last = Some((2, 40)),
+        |keys| keys.pending.last = Some((1, 90)),
+        |keys| keys.pending.no_renegotiation = true,
+        |keys| {
+            keys.pending.last = Some((1, 0));
+            keys.pending.key_update = Some(false);
+        },
+        |keys| {
+            keys.is_finished = true;
+            keys.pending.key_update = Some(false);
+        },
+        |keys| {
+            keys.is_finished = true;
+            keys.pending.last = Some((1, 0));
+        },
+        |keys| {
+            keys.version = crate::config::TlsVersion::Tls12;
+            keys.read.secret.truncate(28);
+            keys.write.secret.truncate(28);
+            keys.pending.key_update = Some(false);
+        },
+    ];
+    for (at, change) in cases.iter().enumerate() {
+        assert_eq!(changed(*change).err(), Some(ImportError::Pending), "{at}");
     }
 }
 

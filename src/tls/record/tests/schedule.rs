@@ -117,13 +117,13 @@ fn keys_are_those_of_rustls_over_generations_at_both_ends() {
 
             let (read, write) = client.secrets.directions(cipher, false).unwrap();
             let mut kernel = client.kernel;
-            assert_same(read, &client.extracted.rx.1, || kernel.update_rx_secret());
-            assert_same(write, &client.extracted.tx.1, || kernel.update_tx_secret());
+            assert_same(*read, &client.extracted.rx.1, || kernel.update_rx_secret());
+            assert_same(*write, &client.extracted.tx.1, || kernel.update_tx_secret());
 
             let (read, write) = server.secrets.directions(cipher, true).unwrap();
             let mut kernel = server.kernel;
-            assert_same(read, &server.extracted.rx.1, || kernel.update_rx_secret());
-            assert_same(write, &server.extracted.tx.1, || kernel.update_tx_secret());
+            assert_same(*read, &server.extracted.rx.1, || kernel.update_rx_secret());
+            assert_same(*write, &server.extracted.tx.1, || kernel.update_tx_secret());
         }
     }
 }

@@ -67,7 +67,7 @@ fn any_requests() -> impl Strategy<Value = Vec<u8>> {
     (stream, any_mutation()).prop_map(|(stream, mutation)| mutated(stream, mutation))
 }
 
-fn any_response() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn any_response() -> impl Strategy<Value = Vec<u8>> {
     let status = prop::sample::select(vec![
         "200 OK",
         "204 No",

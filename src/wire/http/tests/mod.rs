@@ -6,6 +6,7 @@ mod bad_requests;
 mod chunking;
 
 mod requests;
+mod status;
 mod writing;
 
 use std::fmt::Debug;
