@@ -249,9 +249,9 @@ fn source_table(criterion: &mut Criterion) {
     drop(held);
 }
 
-/// States of sessions that move: a raw one, and a WebSocket that may outlive its backend.
-fn moves(criterion: &mut Criterion) {
-    let raw = MovedSession {
+/// The state of a raw session.
+fn raw_session() -> MovedSession {
+    MovedSession {
         record: MovedRecord {
             id: 123_456,
             bytes_from_client: 1 << 30,
@@ -276,8 +276,12 @@ fn moves(criterion: &mut Criterion) {
         },
         idle_ms: 200,
         ..MovedSession::default()
-    };
-    let mut websocket = raw.clone();
+    }
+}
+
+/// The state of a WebSocket that may outlive its backend.
+fn resumable_session() -> MovedSession {
+    let mut websocket = raw_session();
     let names = [None, Some("GET"), Some("a.example"), Some("/chat/room")];
     websocket.record.names = names.map(|name| name.map(str::to_owned)).to_vec();
     let rate = MovedRate {
@@ -310,8 +314,17 @@ fn moves(criterion: &mut Criterion) {
         })),
         messages_only: false,
     }));
+    websocket
+}
+
+/// States of sessions that move, written and read.
+fn moves(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state of a session");
-    for (name, session) in [("raw", raw), ("resumable websocket", websocket)] {
+    let sessions = [
+        ("raw", raw_session()),
+        ("resumable websocket", resumable_session()),
+    ];
+    for (name, session) in sessions {
         let mut bytes = Vec::new();
         encode(&session, &mut bytes);
         println!("{name}: {} bytes", bytes.len());

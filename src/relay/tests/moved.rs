@@ -396,7 +396,7 @@ impl Load {
         self.attach();
         let begun = Instant::now();
         while !self.sessions.values_mut().all(Session::drain) {
-            while let Ok(sought) = self.sought.try_recv() {
+            if let Ok(sought) = self.sought.try_recv() {
                 panic!("a search again: {:?}", sought.gone);
             }
             assert!(begun.elapsed() < 3 * LONG, "bytes do not come");

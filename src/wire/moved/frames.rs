@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::is_default;
+use super::rate::MovedRate;
 use super::resume::MovedResume;
 
 /// Frames of both directions.
@@ -176,16 +177,6 @@ pub struct MovedLimits {
     #[n(4)]
     #[cbor(skip_if = "is_default")]
     pub pings_full_in_ns: u64,
-}
-
-/// A count in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct MovedRate {
-    #[n(0)]
-    pub count: u64,
-    #[n(1)]
-    pub per_ns: u64,
 }
 
 /// Pings of ours.
