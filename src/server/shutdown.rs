@@ -112,6 +112,7 @@ impl Server {
     /// the first process of a container, and while the service manager takes this one for the main
     /// one.
     async fn outlive_successor(&self, signals: &mut Signals, allowed: Duration) {
+        self.upgrade.concluded().await;
         if !self.upgrade.has_successor() {
             return;
         }

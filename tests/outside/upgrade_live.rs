@@ -141,10 +141,10 @@ async fn five_upgrades_in_a_row_refuse_nobody_and_cut_nobody() {
         };
         let (process, ()) = tokio::join!(upgraded(&balancer), echoing);
         assert_ne!(process, balancer.pid());
-        // All move but TLS sessions whose keys cannot be handed over.
+        // All move, TLS too.
         let moved = async {
             let left = |status: Value| status["upgrade"]["predecessor"]["connections"].as_u64();
-            while left(status(&balancer).await).is_some_and(|left| left > 100) {
+            while left(status(&balancer).await).is_some_and(|left| left > 0) {
                 a_moment().await;
             }
         };
@@ -172,7 +172,7 @@ async fn five_upgrades_in_a_row_refuse_nobody_and_cut_nobody() {
         5.0
     );
     let moved = ["evenkeel_upgrade_sessions_total", "\"moved\""];
-    assert!(balancer.metric(&moved).await >= 1000.0);
+    assert!(balancer.metric(&moved).await >= 1200.0);
     // All count in the last one, wherever they are.
     let live = balancer.metric(&["evenkeel_connections "]).await;
     assert!(live >= 300.0, "{live}");
@@ -380,7 +380,8 @@ async fn a_new_process_that_dies_within_the_probation_gives_the_listeners_back()
     // Whoever comes now waits in the kernel, and is not refused.
     let (mut next, _) = greeted(address).await;
     echoed(&mut next, b"served by the old one").await;
-    echoed(&mut live, b"as ever").await;
+    // What had moved is gone with the process that had it.
+    crate::clients::read_to_ending(&mut live).await;
     let after = status(&balancer).await;
     assert_eq!(after["process"]["id"], balancer.pid(), "{after}");
     assert_eq!(after["upgrade"]["failed"], 1, "{after}");

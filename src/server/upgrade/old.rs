@@ -101,6 +101,9 @@ impl Server {
         let sockets = self.sockets();
         let state = (&ProcessState::of(self), self.limits().live());
         let built = new.build(state, &sockets).and_then(|unused| {
+            if self.lifecycle.stop_stage() != StopStage::None {
+                return Err(vec!["the server is stopping".to_owned()]);
+            }
             new.switch(&Totals::with_jobs(self))?;
             Ok(unused)
         });

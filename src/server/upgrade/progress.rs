@@ -109,6 +109,19 @@ impl Upgrades {
         })
     }
 
+    /// Returns when no upgrade is under way: it has handed over, or was refused. That takes as long
+    /// as the new process is waited for, at most.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn concluded(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as this.
+        let _ = phase
+            .wait_for(|phase| *phase != UpgradePhase::Running)
+            .await;
+    }
+
     pub(super) fn enter(&self, phase: UpgradePhase) {
         self.phase.send_replace(phase);
     }
