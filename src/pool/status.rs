@@ -1,5 +1,5 @@
-//! Everything that decides whether a backend takes connections: its settings, its address, its
-//! four writers kept apart (operator, discovery, active check, outlier detection), and the effective
+//! Everything that decides whether a backend takes connections: its settings, its address, its four
+//! writers kept apart (operator, discovery, active check, outlier detection), and the effective
 //! state that follows. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant, SystemTime};

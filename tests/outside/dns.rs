@@ -181,7 +181,7 @@ fn discovering(source: &str, server: &NameServer) -> String {
 }
 
 /// Connects until exactly `wanted` nodes are seen in one round of connections.
-async fn until_served_by(address: SocketAddr, wanted: &[&str]) {
+pub async fn until_served_by(address: SocketAddr, wanted: &[&str]) {
     within(&format!("{wanted:?} to serve"), async {
         loop {
             let mut seen: Vec<String> = Vec::new();
@@ -289,7 +289,10 @@ async fn services_give_ports_weights_and_backups() {
             service(20, 1, spare.address.port(), "spare.test"),
         ]),
     );
-    let balancer = Balancer::start(&discovering("srv = \"_ws._tcp.chat.test\"", &server));
+    let balancer = Balancer::start(&discovering(
+        "srv = \"_ws._tcp.chat.test\", max_shrink = \"100%\"",
+        &server,
+    ));
     let address = balancer.address("main").await;
     until_served_by(address, &["n1", "n2"]).await;
     let mut held = Vec::new();

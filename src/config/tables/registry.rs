@@ -9,6 +9,7 @@ use crate::config::error::ErrorKind;
 use crate::config::reader::TableReader;
 use crate::config::registry_url::RegistryUrl;
 use crate::config::spec::{DAY, number, text, texts, time};
+use crate::config::value::ValueReader;
 use crate::config::value_types;
 
 table! {
@@ -22,21 +23,21 @@ table! {
         consul: Option<RegistryUrl> = text(URL), optional by value_types::text(RegistryUrl::parse);
         /// Members of an etcd cluster.
         etcd: Vec<RegistryUrl> = texts(URL), empty by value_types::texts(RegistryUrl::parse);
-        /// Redis servers with the same data.
+        /// Servers of Redis with the same data.
         redis: Vec<RegistryUrl> = texts("a URL such as \"redis://10.0.0.1:6379\""),
             empty by value_types::texts(RegistryUrl::parse_redis);
-        /// Eureka servers, with their path.
+        /// Servers of Eureka, with their path.
         eureka: Vec<RegistryUrl> = texts(URL), empty by value_types::texts(RegistryUrl::parse);
-        /// Nacos servers.
+        /// Servers of Nacos.
         nacos: Vec<RegistryUrl> = texts(URL), empty by value_types::texts(RegistryUrl::parse);
-        /// API server of Kubernetes, or `in-cluster` for the one that the pod runs in, with the token
-        /// and the roots of its service account.
+        /// API server of Kubernetes, or `in-cluster` for the one that the pod runs in, with the
+        /// token and the roots of its service account.
         kubernetes: Option<RegistryUrl> = text("\"in-cluster\" or a URL such as \"https://10.0.0.1:6443\""),
             optional by value_types::text(RegistryUrl::parse_kubernetes);
         /// Members of a ZooKeeper ensemble.
         zookeeper: Vec<RegistryUrl> = texts("a host and a port such as \"10.0.0.1:2181\""),
             empty by value_types::texts(RegistryUrl::parse_tcp);
-        /// GatewayWorker's Register processes. It needs `port`.
+        /// Register processes of GatewayWorker. It needs `port`.
         gatewayworker: Vec<RegistryUrl> = texts("a host and a port such as \"10.0.0.1:1236\""),
             empty by value_types::texts(RegistryUrl::parse_tcp);
         /// Service that is asked for: its name in `consul`, `eureka`, `nacos` and `kubernetes`; the
@@ -209,24 +210,25 @@ pub(super) fn choose(
     let of_others = OF_SOME.into_iter().filter(|key| !kind.keys().contains(key));
     table.conflicts(&of_others.collect::<Vec<_>>(), &why);
     table.conflicts(&["nameservers", "min_ttl", "max_ttl"], &why);
-    if kind.keys().contains(&"service") && settings.service.is_none() {
+    if kind.keys().contains(&"service") && !table.has("service") {
         table.missing("service", "no service to ask for", "`service`");
     }
     if kind.urls().is_empty() && !matches!(kind, RegistryKind::File(_)) {
-        table.refuse(ErrorKind::Missing, "no address of the registry");
+        // One that is wrong was noted.
+        let list = table.value(source).filter(ValueReader::is_empty_list);
+        if let Some(list) = list {
+            list.refuse(ErrorKind::Missing, "no address of the registry");
+        }
         return None;
     }
-    let is_path = settings
-        .service
-        .as_ref()
-        .is_some_and(|path| path.starts_with('/'));
-    if source == "zookeeper" && !is_path {
+    let service = settings.service.as_deref().unwrap_or("/");
+    if source == "zookeeper" && !service.starts_with('/') {
         table.conflict(
             "service",
             "it is no path of ZooKeeper: that begins with a slash",
         );
     }
-    if source == "gatewayworker" && settings.port.is_none() {
+    if source == "gatewayworker" && !table.has("port") {
         table.missing("port", "no port of the clients", "`port`");
     }
     if settings.user.is_some() && settings.token_file.is_none() {
@@ -356,6 +358,7 @@ mod tests {
                     "redis[0]",
                     ErrorKind::Value,
                 ),
+                ("etcd = [], service = \"s\"", "etcd", ErrorKind::Missing),
                 (
                     "file = \"a.json\", service = \"s\"",
                     "service",

@@ -369,7 +369,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_json_is_read_or_refused(value in crate::discovery::registry::simulation::value()) {
-            let _ = read([&value, &slice("s", &[value.clone()])].into_iter(), None);
+            let _ = read([&value, &slice("s", std::slice::from_ref(&value))].into_iter(), None);
             let _ = answer(&mut source(), &value);
             let _ = source().line(json!({"type": "ADDED", "object": value}).to_string().as_bytes());
         }

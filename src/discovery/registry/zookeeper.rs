@@ -1,6 +1,6 @@
-//! ZooKeeper: the children of a node and their data, read again after each event of a watch and every
-//! minute. We create nothing: each connection has a session of its own, and one that is lost loses
-//! nothing.
+//! ZooKeeper: the children of a node and their data, read again after each event of a watch and
+//! every minute. We create nothing: each connection has a session of its own, and one that is lost
+//! loses nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -296,8 +296,8 @@ fn newest(
     good.chain(bad)
 }
 
-/// Reads a child: Curator's JSON, our own form, an address as data or as name, or the URL that Dubbo
-/// has as name.
+/// Reads a child: Curator's JSON, our own form, an address as data or as name, or the URL that
+/// Dubbo has as name.
 fn entry(name: &str, data: &[u8]) -> Result<RawEntry, String> {
     let text = std::str::from_utf8(data).unwrap_or_default().trim();
     if text.starts_with('{') {
