@@ -1,5 +1,6 @@
 //! Failure of a command, as shown on standard error before the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use tracing::Level;
@@ -51,11 +52,13 @@ impl CommandError {
     /// Prints it on standard error.
     pub(super) fn tell(&self) {
         let text = self.text();
-        if stderr_is_journal() {
-            eprintln!("{}", prefixed(prefix(Level::ERROR), &text));
+        let text = if stderr_is_journal() {
+            prefixed(prefix(Level::ERROR), &text)
         } else {
-            eprintln!("{text}");
-        }
+            text
+        };
+        // In one piece: in an upgrade the old process writes its log to the same place.
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 
     fn text(&self) -> String {
