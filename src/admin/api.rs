@@ -151,7 +151,7 @@ impl Api {
     }
 }
 
-/// What goes before some routes: an upgrade holds changes back, and bytes are counted to the moment.
+/// What goes before some routes: an upgrade holds changes back, bytes are counted to the moment.
 async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
     if route.acts() && *route != ApiRoute::Upgrade {
         upgrade::refuse_change(server)?;

@@ -109,7 +109,7 @@ fn count_connects(least: u64) -> Result<u64> {
         if count >= least {
             return Ok(count);
         }
-        thread::sleep(LOOK_STEP);
+        thread::park_timeout(LOOK_STEP);
     }
 }
 
