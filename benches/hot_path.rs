@@ -23,8 +23,8 @@ use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::{HeadLimits, RequestReader};
 use evenkeel::wire::moved::{
-    MovedDirection, MovedFilter, MovedFrames, MovedLeg, MovedMigrator, MovedPeer, MovedRate,
-    MovedRecord, MovedResume, MovedResumeSettings, MovedSession, MovedTimeouts, decode, encode,
+    MovedFilter, MovedFrames, MovedLeg, MovedMigrator, MovedPeer, MovedRate, MovedRecord,
+    MovedResume, MovedResumeSettings, MovedSession, MovedTimeouts, decode, encode,
 };
 
 /// Equal nodes with some load.
@@ -264,9 +264,9 @@ fn source_table(criterion: &mut Criterion) {
     drop(held);
 }
 
-/// States of sessions that move: a raw one, and a WebSocket that may outlive its backend.
-fn moves(criterion: &mut Criterion) {
-    let raw = MovedSession {
+/// The state of a raw session.
+fn raw_session() -> MovedSession {
+    MovedSession {
         record: MovedRecord {
             id: 123_456,
             bytes_from_client: 1 << 30,
@@ -283,22 +283,20 @@ fn moves(criterion: &mut Criterion) {
             tries: 1,
             ..MovedRecord::default()
         },
-        client: MovedLeg::default(),
         backend: Some(MovedLeg::default()),
-        from_client: MovedDirection::default(),
-        from_backend: MovedDirection::default(),
         timeouts: MovedTimeouts {
             idle_ms: 3_600_000,
             fin_ms: 30_000,
             lifetime_ms: None,
         },
         idle_ms: 200,
-        unsent_before: 0,
-        first_fin: None,
-        frames: None,
-        gap: None,
-    };
-    let mut websocket = raw.clone();
+        ..MovedSession::default()
+    }
+}
+
+/// The state of a WebSocket that may outlive its backend.
+fn resumable_session() -> MovedSession {
+    let mut websocket = raw_session();
     let names = [None, Some("GET"), Some("a.example"), Some("/chat/room")];
     websocket.record.names = names.map(|name| name.map(str::to_owned)).to_vec();
     let rate = MovedRate {
@@ -331,8 +329,17 @@ fn moves(criterion: &mut Criterion) {
         })),
         messages_only: false,
     }));
+    websocket
+}
+
+/// States of sessions that move, written and read.
+fn moves(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state of a session");
-    for (name, session) in [("raw", raw), ("resumable websocket", websocket)] {
+    let sessions = [
+        ("raw", raw_session()),
+        ("resumable websocket", resumable_session()),
+    ];
+    for (name, session) in sessions {
         let mut bytes = Vec::new();
         encode(&session, &mut bytes);
         println!("{name}: {} bytes", bytes.len());

@@ -221,14 +221,14 @@ fn run_names_the_listener_whose_port_is_in_use() {
 #[test]
 fn a_bad_log_filter_is_told() {
     let folder = folder_with(CONFIG);
-    let mut command = evenkeel(folder.path());
-    let output = command.env("EVENKEEL_LOG", "a=b=c").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("EVENKEEL_LOG=a=b=c"),
-        "{}",
-        stderr(&output)
-    );
+    for (wrong, why) in [("a=b=c", "too many '='"), ("[job]=debug", "spans")] {
+        let mut command = evenkeel(folder.path());
+        let output = command.env("EVENKEEL_LOG", wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        let named = told.contains(&format!("EVENKEEL_LOG={wrong}: "));
+        assert!(named && told.contains(why), "{told}");
+    }
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {

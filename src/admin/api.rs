@@ -94,12 +94,7 @@ impl Api {
         parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let ok = StatusCode::OK;
-        if route.acts() && route != ApiRoute::Upgrade {
-            upgrade::refuse_change(server)?;
-        }
-        if route.shows_bytes() {
-            server.relay().tally().await;
-        }
+        prepare(server, &route).await?;
         match route {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
@@ -119,6 +114,9 @@ impl Api {
             ApiRoute::Pool(name) => {
                 let pool = operate::find_pool(server, &name)?;
                 Ok(json(ok, &snapshot::pool(server, &pool)))
+            }
+            ApiRoute::AcceptDiscovery(name) => {
+                operate::accept_discovery(server, &name, parameters.body).await
             }
             ApiRoute::Backend(path) => {
                 let (pool, backend) = operate::find_backend(server, &path)?;
@@ -151,6 +149,17 @@ impl Api {
             ApiRoute::Plan => plan::plan(server, &self.plans, parameters.body).await,
         }
     }
+}
+
+/// What goes before some routes: an upgrade holds changes back, and bytes are counted to the moment.
+async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
+    if route.acts() && *route != ApiRoute::Upgrade {
+        upgrade::refuse_change(server)?;
+    }
+    if route.shows_bytes() {
+        server.relay().tally().await;
+    }
+    Ok(())
 }
 
 /// Applies the rules of the endpoint and of the route, in the order that tells a stranger least.
@@ -200,6 +209,8 @@ fn readiness(server: &Server) -> Reply {
         "about to stop: new connections are still accepted\n"
     } else if server.limits().is_short_of_memory() {
         "short of memory: new connections are refused\n"
+    } else if server.waits_for_backends() {
+        "a pool with discovery has no backend yet\n"
     } else {
         return reply(StatusCode::OK, "text/plain", "ready\n");
     };

@@ -101,8 +101,8 @@ impl HttpEndpoint {
         self.bound.upgrade()
     }
 
-    /// Leaves the socket, with all that is queued in it, to the next process. Requests under way are
-    /// answered.
+    /// Leaves the socket, with all that is queued in it, to the next process. Requests under way
+    /// are answered.
     pub(super) fn leave_to_next(&mut self) {
         self.left = self.bound();
         if let Some(shared) = self.shared.upgrade() {

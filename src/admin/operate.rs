@@ -171,6 +171,24 @@ pub(super) async fn set_weight(
     Ok(json(StatusCode::OK, &view))
 }
 
+/// Takes the answer of discovery that is held for a pool.
+pub(super) async fn accept_discovery(
+    server: &Server,
+    name: &str,
+    body: impl ApiBody,
+) -> Result<Reply, ApiError> {
+    let pool = find_pool(server, name)?;
+    read_json::<EmptyBody>(body).await?;
+    let accepted = server.lookups(name).and_then(|lookups| lookups.accept());
+    let Some((backends, left)) = accepted else {
+        let message = format!("no answer of discovery is held for pool {name:?}");
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    };
+    info!(pool = %pool.name(), backends, left, "operator accepts an answer of discovery");
+    let view = serde_json::json!({ "pool": name, "before": backends, "accepted": left });
+    Ok(json(StatusCode::OK, &view))
+}
+
 pub(super) fn find_pool(server: &Server, name: &str) -> Result<Arc<Pool>, ApiError> {
     server.pool(name).ok_or_else(|| {
         let pools = server.pools();

@@ -15,6 +15,8 @@ pub(super) enum ApiRoute {
     Listeners,
     Pools,
     Pool(String),
+    /// Takes the answer of discovery that is held for the pool of that name.
+    AcceptDiscovery(String),
     Backend(BackendPath),
     Operate(BackendPath, OperatorState),
     /// Drains the listener of that name, or takes it back.
@@ -62,6 +64,7 @@ pub(super) const LIST: &[&str] = &[
     "POST /api/v1/listeners/LISTENER/ready",
     "GET /api/v1/pools",
     "GET /api/v1/pools/POOL",
+    "POST /api/v1/pools/POOL/discover/accept",
     "GET /api/v1/pools/POOL/backends/BACKEND",
     "POST /api/v1/pools/POOL/backends/BACKEND/ready",
     "POST /api/v1/pools/POOL/backends/BACKEND/drain?wait=60s",
@@ -114,6 +117,9 @@ impl ApiRoute {
             ["jobs", id] => Some(ApiRoute::Job((*id).into())),
             ["connections", id] => Some(ApiRoute::Connection((*id).into())),
             ["pools", pool] => Some(ApiRoute::Pool((*pool).into())),
+            ["pools", pool, "discover", "accept"] => {
+                Some(ApiRoute::AcceptDiscovery((*pool).into()))
+            }
             ["pools", pool, "backends", backend] => Some(ApiRoute::Backend(target(pool, backend))),
             ["pools", pool, "backends", backend, "weight"] => {
                 Some(ApiRoute::Weight(target(pool, backend)))
@@ -141,6 +147,7 @@ impl ApiRoute {
         match self {
             ApiRoute::Operate(..)
             | ApiRoute::OperateListener(..)
+            | ApiRoute::AcceptDiscovery(_)
             | ApiRoute::Reload
             | ApiRoute::Plan
             | ApiRoute::Upgrade

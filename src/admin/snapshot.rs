@@ -6,7 +6,7 @@ use super::view::*;
 use super::{filter, process};
 use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
-use crate::discovery::LookupValues;
+use crate::discovery::{FaultKind, LookupValues, MemberCounts, SetReport};
 use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
@@ -193,12 +193,50 @@ fn pool_without_backends(server: &Server, pool: &Pool) -> PoolView {
         lookups: lookups
             .as_ref()
             .map_or_else(LookupValues::default, |lookups| lookups.values()),
+        discovery: lookups
+            .as_ref()
+            .and_then(|lookups| Some(discovery(&lookups.report()?, &failing))),
         failing_lookups: failing
             .into_iter()
             .map(|(name, error)| LookupView { name, error })
             .collect(),
         file_errors: file_errors(server, pool.name()),
         backends: Vec::new(),
+    }
+}
+
+/// `failing`: names and sources whose latest lookup gave no answer.
+fn discovery(report: &SetReport, failing: &[(String, String)]) -> DiscoveryView {
+    let is_failing = failing.iter().any(|(name, _)| *name == report.source);
+    let state = match report.last_good {
+        _ if report.is_stale => "stale",
+        _ if report.held.is_some() => "held",
+        _ if is_failing => "failing",
+        None => "waiting",
+        Some(_) => "good",
+    };
+    let kinds = FaultKind::ALL.iter().zip(report.faults);
+    let errors = kinds.map(|((_, word), count)| DiscoveryErrorView {
+        reason: (*word).to_owned(),
+        count,
+    });
+    let MemberCounts {
+        ready,
+        drain,
+        absent,
+    } = report.counts;
+    DiscoveryView {
+        source: report.source.clone(),
+        state: state.to_owned(),
+        age_seconds: report.last_good.map(|at| at.elapsed().as_secs()),
+        revision: report.revision.clone(),
+        skipped: report.skipped,
+        first_skipped: report.first_skipped.clone(),
+        held: report.held.map(|(_, left)| left as u64),
+        ready,
+        drain,
+        absent,
+        errors: errors.collect(),
     }
 }
 
@@ -223,6 +261,7 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         reason: backend.reason(),
         since: stamp(backend.since()),
         operator: backend.operator().as_str().to_owned(),
+        discovery: backend.discovery().as_str().to_owned(),
         check: check_word(pool, backend).to_owned(),
         weight: backend.weight(),
         backup: backend.backup(),

@@ -187,7 +187,10 @@ pub(crate) struct PoolView {
     pub ended_by_health: u64,
     #[serde(flatten)]
     pub lookups: LookupValues,
-    /// Names whose latest DNS lookup failed, and why; the last good set serves.
+    /// The discovered set; absent without `discover`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryView>,
+    /// Names whose latest lookup failed, and why; the last good set serves.
     pub failing_lookups: Vec<LookupView>,
     /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones
     /// serve.
@@ -195,6 +198,36 @@ pub(crate) struct PoolView {
     pub file_errors: Vec<FileErrorView>,
     /// Present ones in file order, then removed ones that have live connections.
     pub backends: Vec<BackendView>,
+}
+
+/// Discovered set of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiscoveryView {
+    /// Name of the source, such as `consul web`.
+    pub source: String,
+    /// `waiting` for the first answer, `good`, `failing`, `held` or `stale`.
+    pub state: String,
+    /// Age of the last good answer; absent before it.
+    pub age_seconds: Option<u64>,
+    /// The source's own mark of that answer.
+    pub revision: String,
+    /// Bad entries in it, and the first of them.
+    pub skipped: u64,
+    pub first_skipped: Option<String>,
+    /// Backends of the answer that is held, as it takes too much.
+    pub held: Option<u64>,
+    /// Backends by what the source says of them.
+    pub ready: u64,
+    pub drain: u64,
+    pub absent: u64,
+    /// Requests without an answer, by reason.
+    pub errors: Vec<DiscoveryErrorView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiscoveryErrorView {
+    pub reason: String,
+    pub count: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +258,9 @@ pub(crate) struct BackendView {
     pub since: String,
     /// State set by the operator: `ready`, `drain`, `maint`.
     pub operator: String,
+    /// What discovery says: `ready`, `drain`, `absent`; `ready` of a configured backend.
+    #[serde(default = "ready")]
+    pub discovery: String,
     /// Verdict of the active check: `up`, `down`; `unchecked` before the first one and after
     /// maintenance, `none` without a check.
     pub check: String,
@@ -233,7 +269,7 @@ pub(crate) struct BackendView {
     pub backup: bool,
     /// 0: no own limit.
     pub max_connections: u64,
-    /// Removed from the configuration or from DNS, with connections that still live.
+    /// Removed from the configuration or by discovery, with connections that still live.
     pub removed: bool,
     /// Connections now, those being set up among them.
     pub live: u64,
@@ -382,4 +418,9 @@ pub(crate) struct ErrorView {
     /// Errors of a configuration for people, with lines and carets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<String>,
+}
+
+/// Of a balancer that does not say it yet.
+fn ready() -> String {
+    "ready".to_owned()
 }

@@ -8,14 +8,14 @@ use super::tree::{Summary, Tree};
 
 /// Summary that has a leaf for a node.
 pub(super) trait Leaf: Summary + PartialEq {
-    /// Of a node whose weight is above 0.
+    /// The leaf of a node whose weight is above 0.
     fn of(node: Node) -> Self;
 }
 
 #[derive(Debug)]
 pub(super) struct Forest<S> {
     count: usize,
-    /// By class; a tree once the class has a node.
+    /// A tree per class, once the class has a node.
     trees: [Option<Tree<S>>; Class::COUNT],
 }
 

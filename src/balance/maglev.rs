@@ -15,11 +15,11 @@ use super::packed::Packed;
 const FEW_NODES: usize = 128;
 
 /// Slots of a pool of few nodes; a prime, so that every stride visits all of them. At most 2 KiB a
-/// node, and a quarter of a millisecond to fill. The loss of one of 100 nodes moved 1.1 % of the
+/// node, and half a millisecond to fill. The loss of one of 100 nodes moved 1.0 % of the
 /// others' keys on average, and shares differ by at most 1 %.
 const FEW_SLOTS: u32 = 24_571;
 
-/// Slots of a larger pool. The loss of one of 200 nodes moved 0.4 % of the others' keys on average.
+/// Slots of a larger pool. The loss of one of 200 nodes moved 0.5 % of the others' keys on average.
 /// Above about 1,200 nodes the shares differ by more than 1 %.
 const MANY_SLOTS: u32 = 131_071;
 

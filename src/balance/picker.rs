@@ -31,7 +31,7 @@ pub struct Picker {
     ranking: Mutex<Ranking>,
 }
 
-/// What an algorithm knows of its nodes.
+/// Nodes in the order of an algorithm.
 #[derive(Debug)]
 enum Ranking {
     RoundRobin(RoundRobin),
@@ -161,12 +161,6 @@ impl Picker {
             let end = count.min(start + CHUNK);
             self.lock().set_range(start..end, nodes);
         }
-    }
-
-    /// Whether the order depends on loads: then each connection that comes or goes needs an
-    /// `update`, else only a change of class or weight.
-    pub fn follows_loads(&self) -> bool {
-        matches!(*self.lock(), Ranking::LeastConn(_))
     }
 
     /// Gains in the round by index; none without a round.

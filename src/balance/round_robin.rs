@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(order(&after, &nodes, 2), [2, 0]);
     }
 
-    /// The same by a scan over all nodes: the judge.
+    /// Scan over all nodes: the judge.
     struct Plain(Vec<i64>);
 
     impl Plain {

@@ -1,4 +1,4 @@
-//! What every algorithm keeps to, and picks of several threads at once.
+//! Rules that every algorithm keeps to, and picks of several threads at once.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -37,7 +37,8 @@ fn node() -> impl Strategy<Value = Node> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Whatever changes, an algorithm picks a node that can be picked, and finds one if there is one.
+    /// Whatever changes, an algorithm picks a node that can be picked, and finds one if there is
+    /// one.
     #[test]
     fn a_pick_is_one_that_a_scan_would_allow(
         nodes in prop::collection::vec(node(), 1..40),
@@ -180,7 +181,7 @@ fn threads_that_connect_and_leave_lose_no_change() {
                 let mut held = Vec::new();
                 for n in 0..4000u64 {
                     let random = hash::mix(thread << 32 | n);
-                    if random % 3 == 0 && !held.is_empty() {
+                    if random.is_multiple_of(3) && !held.is_empty() {
                         let at = random as usize / 3 % held.len();
                         nodes.leave(picker, held.swap_remove(at));
                     } else {

@@ -136,7 +136,7 @@ mod tests {
             for (one, other, value) in changes {
                 let (one, other) = (one.index(count), other.index(count));
                 let range = one.min(other)..one.max(other) + 1;
-                if value % 2 == 0 {
+                if value.is_multiple_of(2) {
                     tree.set(one, Total(value));
                     plain[one] = value;
                 } else {

@@ -10,7 +10,7 @@ use super::logs::Logs;
 use crate::admin::AdminServer;
 use crate::config::{Config, Draft};
 use crate::observe::Journal;
-use crate::server::{self, ConfigSource, OldProcess, Server};
+use crate::server::{self, CommandLine, ConfigSource, OldProcess, Server};
 use crate::tls;
 
 /// Time for the threads of the data path to end: more than any step between two waits takes.
@@ -24,6 +24,14 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub(super) struct Balancer {
     pub server: Arc<Server>,
     pub admin: Arc<AdminServer>,
+}
+
+/// Command that starts a balancer.
+pub(super) enum StartedBy {
+    /// `run`, which an upgrade can start again; the old process where one has started this.
+    Run(Option<Arc<OldProcess>>),
+    /// Its nodes and its file are those of this process.
+    Demo,
 }
 
 /// Reads and parses a configuration, and looks at the files that it names.
@@ -59,8 +67,8 @@ pub(super) fn end(runtime: Runtime, journal: &Journal) {
 }
 
 impl Balancer {
-    /// Binds everything and serves; an `old` process hands over to it. The log is installed already and follows the configuration from
-    /// here on.
+    /// Binds everything and serves; an old process hands over to it. The log is installed already
+    /// and follows the configuration from here on.
     ///
     /// # Errors
     /// Something cannot be loaded or bound.
@@ -68,12 +76,22 @@ impl Balancer {
         config: Config,
         source: ConfigSource,
         logs: Logs,
-        old: Option<Arc<OldProcess>>,
+        by: StartedBy,
     ) -> Result<Balancer, CommandError> {
         tls::install_provider();
         let server = Server::new(&config, source)?;
         server.add_participant(Arc::new(logs));
         let admin = AdminServer::attach(&server);
+        let old = match by {
+            StartedBy::Run(old) => {
+                // Before anybody can ask for an upgrade.
+                if let Some(command_line) = CommandLine::of_process() {
+                    server.allow_upgrades(command_line);
+                }
+                old
+            }
+            StartedBy::Demo => None,
+        };
         server.open(old).await?;
         Ok(Balancer { server, admin })
     }

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing::Metadata;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use super::journal::{prefix, prefixed, stderr_is_journal};
 use crate::config::{Config, LogFormat, LogLevel};
@@ -24,12 +25,12 @@ use crate::server::{Commit, ReloadParticipant};
 /// Environment variable with filter directives.
 const VARIABLE: &str = "EVENKEEL_LOG";
 
-type FilteredRegistry = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type FilteredRegistry = Layered<reload::Layer<Targets, Registry>, Registry>;
 type Format = Box<dyn Layer<FilteredRegistry> + Send + Sync>;
 
 /// Installed log; follows `global.log_level` and `global.log_format`.
 pub(super) struct Logs {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     format: reload::Handle<Format, FilteredRegistry>,
     /// Choice of the command line: has precedence over the file at every reload.
     chosen: Chosen,
@@ -193,27 +194,45 @@ impl ReloadParticipant for Logs {
     }
 }
 
-fn filter(config: &Config, chosen: Chosen) -> Result<EnvFilter, String> {
+fn filter(config: &Config, chosen: Chosen) -> Result<Targets, String> {
     match std::env::var(VARIABLE) {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
-            .map_err(|error| format!("{VARIABLE}={directives}: {error}")),
-        _ => {
-            let level = chosen.level.unwrap_or(config.global.log_level);
-            Ok(EnvFilter::new(directive(level)))
+        Ok(directives) if !directives.is_empty() => {
+            parse(&directives).map_err(|error| format!("{VARIABLE}={directives}: {error}"))
         }
+        _ => Ok(targets(chosen.level.unwrap_or(config.global.log_level))),
     }
 }
 
-fn directive(level: LogLevel) -> &'static str {
+/// Parses `LEVEL` and `TARGET=LEVEL`, separated by commas.
+fn parse(directives: &str) -> Result<Targets, String> {
+    // It would be read as the name of a target that there is not.
+    if directives.contains('[') {
+        return Err("spans and fields cannot be filtered".to_owned());
+    }
+    directives
+        .parse()
+        .map_err(|error: ParseError| error.to_string())
+}
+
+fn targets(level: LogLevel) -> Targets {
+    // The resolver warns at each try of each name; evenkeel logs once that a name fails and once
+    // that it works again.
+    let of_all = |level| {
+        let resolver = ["hickory_resolver", "hickory_net", "hickory_proto"];
+        let targets = Targets::new().with_default(level);
+        targets.with_targets(resolver.map(|one| (one, LevelFilter::ERROR)))
+    };
+    // The libraries' own detail says nothing of a balancer.
+    let of_ours = |level| {
+        let targets = Targets::new().with_default(LevelFilter::INFO);
+        targets.with_target("evenkeel", level)
+    };
     match level {
-        LogLevel::Error => "error",
-        // The resolver warns at each try of each name; evenkeel logs once that a name fails and
-        // once that it works again.
-        LogLevel::Warn => "warn,hickory_resolver=error,hickory_net=error,hickory_proto=error",
-        LogLevel::Info => "info,hickory_resolver=error,hickory_net=error,hickory_proto=error",
-        // The libraries' own detail says nothing of a balancer.
-        LogLevel::Debug => "info,evenkeel=debug",
-        LogLevel::Trace => "info,evenkeel=trace",
+        LogLevel::Error => Targets::new().with_default(LevelFilter::ERROR),
+        LogLevel::Warn => of_all(LevelFilter::WARN),
+        LogLevel::Info => of_all(LevelFilter::INFO),
+        LogLevel::Debug => of_ours(LevelFilter::DEBUG),
+        LogLevel::Trace => of_ours(LevelFilter::TRACE),
     }
 }
 
@@ -236,5 +255,51 @@ fn format(config: &Config, chosen: Chosen, queue: &ProcessLog) -> Format {
             .with_current_span(false)
             .with_span_list(false)
             .boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn directives_are_levels_of_targets() {
+        let targets = parse("debug,evenkeel::pool=trace,hyper=off").unwrap();
+        assert!(targets.would_enable("rustls", &Level::DEBUG));
+        assert!(!targets.would_enable("rustls", &Level::TRACE));
+        assert!(targets.would_enable("evenkeel::pool::view", &Level::TRACE));
+        assert!(!targets.would_enable("hyper", &Level::ERROR));
+        assert!(
+            !parse("evenkeel=info")
+                .unwrap()
+                .would_enable("rustls", &Level::ERROR)
+        );
+        for wrong in [
+            "a=b=c",
+            "evenkeel=loud",
+            "[span]=debug",
+            "evenkeel[{job}]=debug",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_level_is_of_the_balancer_and_not_of_its_resolver() {
+        let shown = |level, target, at: Level| targets(level).would_enable(target, &at);
+        for (level, at, below) in [
+            (LogLevel::Error, Level::ERROR, Level::WARN),
+            (LogLevel::Warn, Level::WARN, Level::INFO),
+            (LogLevel::Info, Level::INFO, Level::DEBUG),
+            (LogLevel::Debug, Level::DEBUG, Level::TRACE),
+        ] {
+            assert!(shown(level, "evenkeel::pool", at), "{level:?}");
+            assert!(!shown(level, "evenkeel::pool", below), "{level:?}");
+        }
+        assert!(shown(LogLevel::Trace, "evenkeel::pool", Level::TRACE));
+        assert!(!shown(LogLevel::Info, "hickory_net::xfer", Level::WARN));
+        assert!(!shown(LogLevel::Trace, "rustls::conn", Level::DEBUG));
     }
 }

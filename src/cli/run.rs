@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::balancer::{Balancer, configuration, end, runtime};
+use super::balancer::{Balancer, StartedBy, configuration, end, runtime};
 use super::failure::CommandError;
 use super::locate::{ConfigArgument, locate};
 use super::logs::{LogArguments, Logs};
 use super::notify::Notifier;
 use crate::net::take_inherited;
-use crate::server::{CommandLine, ConfigSource, OldProcess, Server, Signals, keep_inherited};
+use crate::server::{ConfigSource, OldProcess, Server, Signals, keep_inherited};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -27,7 +27,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let old = old.map(Arc::new);
     let result = serve(arguments, old.clone());
     if let (Err(failure), Some(old)) = (&result, old) {
-        old.refuse(failure.to_string().lines().map(str::to_owned).collect());
+        let text = failure.to_string();
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        old.refuse(lines.map(str::to_owned).collect());
     }
     result
 }
@@ -45,10 +47,7 @@ fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), Co
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         keep_inherited(inherited, &config);
-        let balancer = Balancer::start(config, source, logs, old).await?;
-        if let Some(command_line) = CommandLine::of_process() {
-            balancer.server.allow_upgrades(command_line);
-        }
+        let balancer = Balancer::start(config, source, logs, StartedBy::Run(old)).await?;
         let manager = Notifier::from_environment();
         if manager.is_some() {
             balancer.server.found_manager();

@@ -27,6 +27,7 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
     match source {
         DiscoverSource::Dns { host, .. } => host,
         DiscoverSource::Srv { name } => name,
+        DiscoverSource::Registry(registry) => registry.kind.word(),
     }
 }
 
@@ -55,6 +56,8 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
             Ok(round)
         }
         DiscoverSource::Srv { name } => services(&dns, name).await,
+        // Nothing to look up; a registry is asked by another task.
+        DiscoverSource::Registry(_) => Ok(LookupRound::new(discover.max_ttl)),
     }
 }
 

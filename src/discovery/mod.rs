@@ -1,13 +1,24 @@
-//! Backends from DNS: whole snapshots for `discover`, addresses of static backends with a host
-//! name.
+//! Backends from DNS and from registries: whole answers for `discover`, addresses of static
+//! backends with a host name.
 //!
-//! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes
-//! the difference.
+//! A source says what it finds (`source`); pools with the same registry share one. `membership`
+//! decides for each pool what of it is believed: an error or an empty answer keeps the last good
+//! set. Of checks it knows verdicts only: the pool computes the difference.
 
+mod bounded;
+mod entry;
+mod fault;
 mod host_lookup;
 mod lookup;
+mod membership;
+mod once;
+mod registry;
 mod schedule;
+mod set_file;
+mod set_follow;
+mod shared;
 mod snapshot;
+mod source;
 mod source_lookup;
 mod status;
 
@@ -17,23 +28,39 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Address, DiscoverSource};
+use self::set_follow::PoolSet;
+use self::shared::SharedSource;
+use self::source::SourceFollower;
+use self::source_lookup::DnsLookups;
+use crate::config::{Address, Discover, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub(crate) use status::{LookupStatus, LookupValues};
+pub(crate) use fault::FaultKind;
+pub(crate) use membership::MemberCounts;
+pub(crate) use once::ask_once;
+pub(crate) use registry::verify;
+pub(crate) use shared::SharedSources;
+pub(crate) use status::{LookupStatus, LookupValues, SetReport};
 
 type Task = AbortOnDropHandle<()>;
 
-/// Follows the DNS names of `pool` until `stop` is cancelled, through changes of its settings. One
-/// task per pool; does nothing while the pool has no name to look up.
+/// Follows the names and the registry of `pool` until `stop` is cancelled, through changes of its
+/// settings. One task per pool; does nothing while the pool has nothing to look up.
 ///
 /// # Cancel safety
 /// Dropping the future ends every lookup; what was found stays in the pool.
-pub(crate) async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
+pub(crate) async fn watch(
+    pool: Arc<Pool>,
+    status: Arc<LookupStatus>,
+    sources: Arc<SharedSources>,
+    stop: CancellationToken,
+) {
     let mut followed = PoolLookups {
+        set: Arc::new(PoolSet::new(pool.clone(), status.clone())),
         pool: pool.clone(),
         status,
-        set: None,
+        sources,
+        source: None,
         names: HashMap::new(),
     };
     pool::watch_membership(&pool, &stop, || followed.adjust()).await;
@@ -43,9 +70,30 @@ pub(crate) async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: Canc
 struct PoolLookups {
     pool: Arc<Pool>,
     status: Arc<LookupStatus>,
-    set: Option<(DiscoverSource, Task)>,
+    sources: Arc<SharedSources>,
+    set: Arc<PoolSet>,
+    source: Option<FollowedSource>,
     /// Lookups of static backends with a host name, by backend name.
     names: HashMap<Arc<str>, NamedLookup>,
+}
+
+/// The source of the pool's set.
+struct FollowedSource {
+    settings: DnsLookups,
+    label: String,
+    _asking: Asking,
+    _following: Task,
+}
+
+/// Keeps a source asked.
+enum Asking {
+    /// Lookups of DNS, of this pool alone.
+    Own {
+        _task: Task,
+    },
+    Shared {
+        _source: Arc<SharedSource>,
+    },
 }
 
 struct NamedLookup {
@@ -58,7 +106,7 @@ struct NamedLookup {
 impl PoolLookups {
     /// Starts and ends lookups to match the pool; a lookup whose name did not change goes on.
     fn adjust(&mut self) {
-        self.adjust_set();
+        self.adjust_source();
         let mut names = HashMap::new();
         for backend in self.pool.backends() {
             if let Address::Name(host, port) = backend.address() {
@@ -78,37 +126,63 @@ impl PoolLookups {
         }
     }
 
-    fn adjust_set(&mut self) {
+    fn adjust_source(&mut self) {
         let settings = self.pool.settings();
-        let wanted = settings.discover.as_ref().map(|discover| &discover.source);
-        if self.set.as_ref().map(|(source, _)| source) == wanted {
+        let wanted = settings.discover.clone().map(DnsLookups);
+        if self.source.as_ref().map(|source| &source.settings) == wanted.as_ref() {
             return;
         }
-        let old = self.set.take().map(|(source, _)| source);
-        if let Some(source) = &old {
-            self.status.forget(lookup::name_of(source));
+        let old = self.source.take();
+        if let Some(old) = &old {
+            self.status.forget(&old.label);
         }
-        if let Some(source) = wanted.cloned() {
-            let known = old.map(|old| source_lookup::known(&self.pool, &old, &source));
-            let task = self.set_task(source.clone(), known.unwrap_or_default());
-            self.set = Some((source, AbortOnDropHandle::new(tokio::spawn(task))));
+        let Some(wanted) = wanted else {
+            self.set.forget();
+            return;
+        };
+        let label = label(&wanted.0.source);
+        if old
+            .as_ref()
+            .is_some_and(|old| old.settings.0.source != wanted.0.source)
+        {
+            self.set.change_source();
         }
+        let (asking, follower) = match &wanted.0.source {
+            DiscoverSource::Registry(registry) => {
+                let shared = self.sources.follow(registry, wanted.0.timeout);
+                let follower = shared.follower.clone();
+                (Asking::Shared { _source: shared }, follower)
+            }
+            DiscoverSource::Dns { .. } | DiscoverSource::Srv { .. } => {
+                self.look_up(&wanted, old.map(|old| old.settings.0))
+            }
+        };
+        let (set, name) = (Arc::clone(&self.set), label.clone());
+        let following = pool::supervise(format!("set of {}", self.pool.name()), move || {
+            set_follow::follow(Arc::clone(&set), follower.clone(), name.clone())
+        });
+        self.source = Some(FollowedSource {
+            settings: wanted,
+            label,
+            _asking: asking,
+            _following: AbortOnDropHandle::new(tokio::spawn(following)),
+        });
     }
 
-    fn set_task(
-        &self,
-        source: DiscoverSource,
-        known: Vec<snapshot::DiscoveredAddress>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let subject = format!(
-            "lookup of {} for {}",
-            lookup::name_of(&source),
-            self.pool.name()
-        );
-        let (pool, status) = (self.pool.clone(), self.status.clone());
-        pool::supervise(subject, move || {
-            source_lookup::follow(pool.clone(), source.clone(), status.clone(), known.clone())
-        })
+    /// Starts the lookups of DNS.
+    fn look_up(&self, wanted: &DnsLookups, old: Option<Discover>) -> (Asking, SourceFollower) {
+        let source = &wanted.0.source;
+        let known = old.map(|old| source_lookup::known(&self.pool, &old.source, source));
+        let known = known.unwrap_or_default();
+        let (publisher, follower) = source::source();
+        let subject = format!("lookup of {} for {}", label(source), self.pool.name());
+        let (publisher, wanted) = (Arc::new(publisher), wanted.clone());
+        let task = pool::supervise(subject, move || {
+            let (publisher, wanted, known) = (publisher.clone(), wanted.clone(), known.clone());
+            async move { source_lookup::follow(wanted, &publisher, known).await }
+        });
+        let task = AbortOnDropHandle::new(tokio::spawn(task));
+        (Asking::Own { _task: task }, follower)
     }
 
     fn start_name(&self, backend: &Arc<Backend>, host: String, port: u16) -> NamedLookup {
@@ -123,6 +197,16 @@ impl PoolLookups {
             port,
             _task: AbortOnDropHandle::new(tokio::spawn(task)),
         }
+    }
+}
+
+/// Name of a source, for the log and the status.
+pub(crate) fn label(source: &DiscoverSource) -> String {
+    match source {
+        DiscoverSource::Dns { .. } | DiscoverSource::Srv { .. } => {
+            lookup::name_of(source).to_owned()
+        }
+        DiscoverSource::Registry(registry) => registry.label(),
     }
 }
 
@@ -168,7 +252,8 @@ mod tests {
         fn start(settings: &config::Pool) -> Following {
             let (pool, status) = (Pool::new(settings), Arc::new(LookupStatus::default()));
             let stop = CancellationToken::new();
-            let task = tokio::spawn(watch(pool.clone(), status.clone(), stop.clone()));
+            let sources = Arc::new(SharedSources::default());
+            let task = tokio::spawn(watch(pool.clone(), status.clone(), sources, stop.clone()));
             Following {
                 pool,
                 status,
@@ -179,7 +264,8 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let backends = self.pool.backends();
-            backends.iter().map(|one| one.name().to_string()).collect()
+            let listed = backends.iter().filter(|one| !one.is_absent());
+            listed.map(|one| one.name().to_string()).collect()
         }
 
         async fn until(&self, what: &str, reached: impl Fn(&Following) -> bool) {

@@ -1,14 +1,13 @@
-//! Snapshots for a pool, made of the results of a round. Pure.
+//! Entries of a set, made of the results of a round of DNS lookups. Pure.
 //!
 //! A family or a target whose lookup failed, while others answered, keeps its last addresses. A
 //! name that answered without a record is no failure.
 
 use std::net::SocketAddr;
 
-use crate::config::{Discover, DiscoverSource, defaults};
-use crate::net::Endpoint;
+use super::entry::Entry;
+use crate::config::{Address, DiscoverSource, defaults};
 use crate::net::dns::{Family, SrvTarget};
-use crate::pool::DiscoveredBackend;
 
 /// Backends taken from one round; a pool of more is a mistake in the zone.
 pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
@@ -63,12 +62,9 @@ fn rank(found: &DiscoveredAddress) -> (u16, u16) {
     (found.service.priority, u16::MAX - found.service.weight)
 }
 
-/// The snapshot, in the addresses' order.
-pub(super) fn to_backends(
-    addresses: &[DiscoveredAddress],
-    discover: &Discover,
-) -> Vec<DiscoveredBackend> {
-    let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
+/// The entries, in the addresses' order.
+pub(super) fn to_entries(addresses: &[DiscoveredAddress], source: &DiscoverSource) -> Vec<Entry> {
+    let is_srv = matches!(source, DiscoverSource::Srv { .. });
     let services = || addresses.iter().map(|found| &found.service);
     let best = services().map(|service| service.priority).min();
     let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
@@ -78,21 +74,16 @@ pub(super) fn to_backends(
             let target = &service.target;
             // Every name has the address, also of a single one: otherwise a backend would be
             // renamed, and its drain forgotten, when DNS adds or removes an address of its target.
-            let (name, weight) = if is_srv {
-                (
-                    format!("{target}:{}@{}", service.port, address.ip()),
-                    scaled(service.weight, heaviest),
-                )
+            let name = if is_srv {
+                format!("{target}:{}@{}", service.port, address.ip())
             } else {
-                (address.to_string(), discover.weight)
+                address.to_string()
             };
-            DiscoveredBackend {
-                name,
-                address: Endpoint::Tcp(*address),
-                host: target.trim_end_matches('.').to_owned(),
-                weight,
-                backup: is_srv && Some(service.priority) > best,
-                max_connections: discover.max_connections,
+            Entry {
+                host: Some(target.trim_end_matches('.').to_owned()),
+                weight: is_srv.then(|| scaled(service.weight, heaviest)),
+                is_backup: is_srv && Some(service.priority) > best,
+                ..Entry::new(&name, Address::Tcp(*address))
             }
         });
     found.collect()
@@ -113,31 +104,18 @@ fn scaled(weight: u16, heaviest: u16) -> u16 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
-    fn discover(source: DiscoverSource) -> Discover {
-        Discover {
-            source,
-            nameservers: Vec::new(),
-            min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_secs(300),
-            timeout: Duration::from_secs(5),
-            weight: 3,
-            max_connections: 7,
+    fn dns() -> DiscoverSource {
+        DiscoverSource::Dns {
+            host: "chat.test".into(),
+            port: 80,
         }
     }
 
-    fn dns() -> Discover {
-        discover(DiscoverSource::Dns {
-            host: "chat.test".into(),
-            port: 80,
-        })
-    }
-
-    fn srv() -> Discover {
-        discover(DiscoverSource::Srv {
+    fn srv() -> DiscoverSource {
+        DiscoverSource::Srv {
             name: "_ws._tcp.chat.test".into(),
-        })
+        }
     }
 
     fn service(target: &str, priority: u16, weight: u16) -> SrvTarget {
@@ -156,7 +134,7 @@ mod tests {
         }
     }
 
-    fn names(found: &[DiscoveredBackend]) -> Vec<&str> {
+    fn names(found: &[Entry]) -> Vec<&str> {
         found.iter().map(|found| found.name.as_str()).collect()
     }
 
@@ -164,31 +142,34 @@ mod tests {
     fn dns_backends_are_named_by_address_and_weigh_alike() {
         let host = service("chat.test", 0, 1);
         let addresses = [found(&host, "10.0.0.1"), found(&host, "fd00::1")];
-        let found = to_backends(&addresses, &dns());
+        let found = to_entries(&addresses, &dns());
         assert_eq!(names(&found), ["10.0.0.1:80", "[fd00::1]:80"]);
-        assert!(found.iter().all(|one| one.weight == 3 && !one.backup));
-        assert!(found.iter().all(|one| one.max_connections == 7));
+        assert!(
+            found
+                .iter()
+                .all(|one| one.weight.is_none() && !one.is_backup)
+        );
     }
 
     #[test]
     fn srv_targets_above_the_lowest_priority_are_backups() {
         let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
-        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
+        let found = to_entries(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "b.test:80@10.0.0.2"]);
         assert_eq!(
-            found.iter().map(|one| one.backup).collect::<Vec<_>>(),
+            found.iter().map(|one| one.is_backup).collect::<Vec<_>>(),
             [false, true]
         );
         assert_eq!(
             found.iter().map(|one| one.weight).collect::<Vec<_>>(),
-            [5, 1]
+            [Some(5), Some(1)]
         );
     }
 
     #[test]
     fn a_target_with_several_addresses_is_several_backends() {
         let a = service("a.test", 10, 5);
-        let found = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
+        let found = to_entries(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
     }
 
@@ -197,18 +178,18 @@ mod tests {
     #[test]
     fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
         let a = service("a.test", 10, 5);
-        let alone = to_backends(&[found(&a, "10.0.0.1")], &srv());
-        let both = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
+        let alone = to_entries(&[found(&a, "10.0.0.1")], &srv());
+        let both = to_entries(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&alone), names(&both)[..1]);
     }
 
     #[test]
     fn large_srv_weights_keep_their_proportion() {
         let (a, b) = (service("a.test", 0, 50_000), service("b.test", 0, 25_000));
-        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
+        let found = to_entries(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(
             found.iter().map(|one| one.weight).collect::<Vec<_>>(),
-            [256, 128]
+            [Some(256), Some(128)]
         );
     }
 
@@ -256,14 +237,14 @@ mod tests {
                 .collect();
             let mut reversed = addresses.clone();
             reversed.reverse();
-            let snapshot = to_backends(&merge(addresses, &[], &[]), &srv());
-            prop_assert_eq!(&snapshot, &to_backends(&merge(reversed, &[], &[]), &srv()));
+            let snapshot = to_entries(&merge(addresses, &[], &[]), &srv());
+            prop_assert_eq!(&snapshot, &to_entries(&merge(reversed, &[], &[]), &srv()));
             let mut unique = names(&snapshot);
             unique.sort_unstable();
             unique.dedup();
             prop_assert_eq!(unique.len(), snapshot.len());
-            prop_assert!(snapshot.iter().all(|one| (1..=256).contains(&one.weight)));
-            prop_assert!(snapshot.is_empty() || snapshot.iter().any(|one| !one.backup));
+            prop_assert!(snapshot.iter().all(|one| one.weight.is_some_and(|weight| (1..=256).contains(&weight))));
+            prop_assert!(snapshot.is_empty() || snapshot.iter().any(|one| !one.is_backup));
         }
     }
 }

@@ -1,33 +1,60 @@
-//! Lookups of a pool's `discover` source, by its TTL; the pool gets whole snapshots.
+//! Lookups of a DNS source, by its TTL; each gives a whole answer.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::entry::Listing;
+use super::fault::{Fault, FaultKind};
 use super::lookup::{self, LookupRound};
 use super::schedule::LookupSchedule;
 use super::snapshot::{self, DiscoveredAddress};
-use super::status::LookupStatus;
-use crate::config::{Discover, DiscoverSource};
+use super::source::SourcePublisher;
+use crate::config::{Address, Discover, DiscoverSource};
 use crate::net::Endpoint;
 use crate::net::dns::DnsError;
 use crate::pool::Pool;
 
-/// Runs until the pool's source changes. `known` is used until the first answer: addresses found by
-/// the last source, if they still hold.
+/// Settings of the lookups of a pool's source.
+#[derive(Debug, Clone)]
+pub(super) struct DnsLookups(pub Discover);
+
+impl PartialEq for DnsLookups {
+    fn eq(&self, other: &DnsLookups) -> bool {
+        let (one, other) = (&self.0, &other.0);
+        one.source == other.source
+            && one.nameservers == other.nameservers
+            && (one.min_ttl, one.max_ttl, one.timeout)
+                == (other.min_ttl, other.max_ttl, other.timeout)
+    }
+}
+
+/// Runs until it is dropped. `known` is used until the first answer: addresses found by the last
+/// source, if they still hold.
 pub(super) async fn follow(
-    pool: Arc<Pool>,
-    source: DiscoverSource,
-    status: Arc<LookupStatus>,
+    lookups: DnsLookups,
+    publisher: &SourcePublisher,
     known: Vec<DiscoveredAddress>,
 ) {
+    let discover = &lookups.0;
     let mut last = known;
-    if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
-        pool.apply_discovered(snapshot::to_backends(&last, &discover));
+    if !last.is_empty() {
+        publisher.answered(listing(&last, discover), "", None);
     }
-    // A pass per version of the settings: new bounds or weights apply at once, the addresses stay.
-    while let Some(discover) = settings(&pool, &source) {
-        follow_settings(&pool, &discover, &status, &mut last).await;
+    let mut schedule = LookupSchedule::new(discover.min_ttl, discover.max_ttl);
+    loop {
+        let round = lookup::round(discover).await;
+        let wait = match take(discover, publisher, &mut last, round) {
+            Some(ttl) => schedule.answered(ttl, fastrand::f64()),
+            None => schedule.failed(fastrand::f64()),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // Not before the floor that the operator set.
+            () = async {
+                tokio::time::sleep(discover.min_ttl).await;
+                publisher.asked().await;
+            } => {}
+        }
     }
 }
 
@@ -49,7 +76,7 @@ pub(super) fn known(
     else {
         return Vec::new();
     };
-    if before != host || from == port {
+    if before != host {
         return Vec::new();
     }
     let found = pool.backends().into_iter().filter_map(|backend| {
@@ -57,8 +84,9 @@ pub(super) fn known(
             Endpoint::Tcp(address) => address,
             Endpoint::Unix(_) => return None,
         };
+        let is_listed = matches!(backend.address(), Address::Tcp(_)) && !backend.is_absent();
         let is_found = address.port() == *from && *backend.host() == *host.trim_end_matches('.');
-        is_found.then(|| DiscoveredAddress {
+        (is_found && is_listed).then(|| DiscoveredAddress {
             service: lookup::srv_target(host, *port),
             address: SocketAddr::new(address.ip(), *port),
         })
@@ -66,87 +94,54 @@ pub(super) fn known(
     found.collect()
 }
 
-fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {
-    let discover = pool.settings().discover.clone();
-    discover.filter(|discover| discover.source == *source)
-}
-
-/// Makes rounds until the settings change.
-async fn follow_settings(
-    pool: &Pool,
-    discover: &Discover,
-    status: &LookupStatus,
-    last: &mut Vec<DiscoveredAddress>,
-) {
-    let mut schedule = LookupSchedule::new(discover.min_ttl, discover.max_ttl);
-    loop {
-        let round = lookup::round(discover).await;
-        let ttl = take(pool, discover, status, last, round);
-        let wait = match ttl {
-            Some(ttl) => schedule.answered(ttl, fastrand::f64()),
-            None => schedule.failed(fastrand::f64()),
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = changed(pool, discover) => return,
-        }
+fn listing(addresses: &[DiscoveredAddress], discover: &Discover) -> Listing {
+    Listing {
+        entries: snapshot::to_entries(addresses, &discover.source),
+        ..Listing::default()
     }
 }
 
-/// Returns when the pool's `discover` is not `discover` any more.
-async fn changed(pool: &Pool, discover: &Discover) {
-    let mut changes = pool.changed();
-    while pool.settings().discover.as_ref() == Some(discover) {
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-/// Applies a round to the pool; returns the TTL, or `None` when the set was kept as there was no
-/// answer.
+/// Publishes a round; returns the TTL, or `None` when there was no answer, or a part of one.
 fn take(
-    pool: &Pool,
     discover: &Discover,
-    status: &LookupStatus,
+    publisher: &SourcePublisher,
     last: &mut Vec<DiscoveredAddress>,
     round: Result<LookupRound, DnsError>,
 ) -> Option<Duration> {
-    let name = lookup::name_of(&discover.source);
-    let failure = match round {
-        Ok(LookupRound {
-            addresses,
-            failed,
-            ttl,
-        }) => {
-            let addresses = snapshot::merge(addresses, &failed, last);
-            // The settings may have changed during the lookup; their own round is about to begin.
-            if pool.settings().discover.as_ref() == Some(discover) && !addresses.is_empty() {
-                let found = snapshot::to_backends(&addresses, discover);
-                let count = found.len();
-                if pool.apply_discovered(found) {
-                    tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
-                }
-                if count == snapshot::MAX_FOUND {
-                    tracing::warn!(pool = %pool.name(), name, backends = count, "discovery is cut off at its limit");
-                }
-                *last = addresses;
-            }
-            if failed.is_empty() {
-                if status.succeeded(name) {
-                    tracing::info!(pool = %pool.name(), name, "discovery answers again");
-                }
-                return Some(ttl);
-            }
-            format!("part of the answer failed ({} lookups)", failed.len())
+    let LookupRound {
+        addresses,
+        failed,
+        ttl,
+    } = match round {
+        Ok(round) => round,
+        Err(error) => {
+            publisher.failed(fault(&error));
+            return None;
         }
-        Err(error) => error.to_string(),
     };
-    if status.failed(name, &failure) {
-        tracing::warn!(
-            pool = %pool.name(), name, error = failure, kept = last.len(),
-            "discovery failed, keeping the last good set"
-        );
+    let addresses = snapshot::merge(addresses, &failed, last);
+    if addresses.len() == snapshot::MAX_FOUND {
+        let (name, backends) = (lookup::name_of(&discover.source), addresses.len());
+        tracing::warn!(name, backends, "discovery is cut off at its limit");
     }
-    None
+    let part_failed = (!failed.is_empty()).then(|| {
+        let message = format!("part of the answer failed ({} lookups)", failed.len());
+        Fault::new(FaultKind::Unreachable, message)
+    });
+    let is_whole = part_failed.is_none();
+    if addresses.is_empty() {
+        publisher.failed(Fault::new(FaultKind::Empty, "no addresses"));
+        return None;
+    }
+    publisher.answered(listing(&addresses, discover), "", part_failed);
+    *last = addresses;
+    is_whole.then_some(ttl)
+}
+
+fn fault(error: &DnsError) -> Fault {
+    let kind = match error {
+        DnsError::NoRecords { .. } => FaultKind::Empty,
+        _ => FaultKind::Unreachable,
+    };
+    Fault::new(kind, error.to_string())
 }

@@ -139,6 +139,17 @@ impl CheckPlan {
         })
     }
 
+    /// Address of a check that sends nothing: to connect over TCP is all of it.
+    pub(super) fn mere_connect(&self, target: &CheckTarget) -> Option<SocketAddr> {
+        let is_mere = matches!(self.request, CheckRequest::Connection)
+            && self.tls.is_none()
+            && self.check.send_proxy.is_none();
+        match target.endpoint {
+            Endpoint::Tcp(address) if is_mere => Some(address),
+            _ => None,
+        }
+    }
+
     /// The address to check: the check's `address` and `port`, else the backend's.
     fn endpoint(&self, backend: &Endpoint) -> Endpoint {
         let Check { port, address, .. } = &self.check;

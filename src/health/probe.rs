@@ -27,6 +27,10 @@ pub(super) enum CheckFailure {
 /// Makes one check.
 pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), CheckFailure> {
     let timeout = plan.check.timeout;
+    if let Some(address) = plan.mere_connect(target) {
+        let reached = net::reach(address, &plan.dial, timeout).await;
+        return reached.map_err(connect_failed);
+    }
     let deadline = Instant::now() + timeout;
     let mut stream = net::connect(&target.endpoint, &plan.dial, timeout)
         .await

@@ -209,6 +209,11 @@ impl Bound {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
+    /// Removes the socket's file again when this is dropped: the other process is gone.
+    pub(crate) fn take_back(&self) {
+        self.is_given_up.store(false, Ordering::Relaxed);
+    }
+
     /// Allows another socket of this process to bind to the same port, or no longer.
     pub(super) fn share_port(&self, shares: bool) -> io::Result<()> {
         self.socket.set_reuse_port(shares)

@@ -138,17 +138,24 @@ pub(crate) async fn connect_unless(
 /// The connect failed at once, by the backend's fault or a local one.
 pub(crate) fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
     let started = match endpoint {
-        Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
+        Endpoint::Tcp(address) => {
+            begin_tcp(*address, dial, |socket| dial::prepare(socket, &dial.tcp))?
+        }
         Endpoint::Unix(path) => begin(new_socket(Domain::UNIX)?, &SockAddr::unix(path)?)?,
     };
     Ok(started)
 }
 
-fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
+/// Begins to connect over TCP; `prepare` sets the options of the socket.
+pub(super) fn begin_tcp(
+    address: SocketAddr,
+    dial: &Dial,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     let mut last = Errno::ADDRNOTAVAIL.into();
     for source in dial::sources(dial, address.ip())? {
         let socket = new_socket(Domain::for_address(address))?;
-        dial::prepare(&socket, &dial.tcp)?;
+        prepare(&socket)?;
         let started = dial::bind_source(&socket, source);
         match started.and_then(|()| begin(socket, &address.into())) {
             Err(error) if dial::is_out_of_ports(&error) => last = error,
@@ -166,6 +173,14 @@ fn begin(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
     match socket.connect(address) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(socket.into()),
+    }
+}
+
+/// Takes the error of a connect that is over, if it failed.
+pub(super) fn socket_error(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match SockRef::from(&socket).take_error()? {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) mod options;
 mod overlap;
 mod packets;
 mod port_holder;
+mod reach;
+mod rest;
 mod sealed;
 pub(crate) mod signals;
 mod stream;
@@ -39,6 +41,8 @@ pub(crate) use inherited::{InheritedSocket, is_inherited, keep_inherited, take_i
 pub(crate) use overlap::{HALF_OPEN_TIME, Overlap};
 pub(crate) use packets::{MAX_PACKET_DESCRIPTORS, PacketSocket};
 pub(crate) use port_holder::{PortHolder, find_port_holder};
+pub(crate) use reach::reach;
+pub(crate) use rest::rest;
 pub(crate) use sealed::{read_sealed, seal};
 pub(crate) use stream::delegate_io;
 pub(crate) use stream::{Io, Stream};

@@ -96,6 +96,7 @@ impl PacketSocket {
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PACKET_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fits = bytes.len() <= MAX_PACKET_BYTES
+            && descriptors.len() <= MAX_PACKET_DESCRIPTORS
             && (descriptors.is_empty()
                 || control.push(SendAncillaryMessage::ScmRights(descriptors)));
         if !fits {

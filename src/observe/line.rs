@@ -1,5 +1,5 @@
-//! Line of the access log, as JSON or as `key=value` text. The data path formats it into
-//! the queue of the writer. Names and paths, which a client chooses, go through [`escape`]: so no line can be
+//! Line of the access log, as JSON or as `key=value` text. The data path formats it into the queue
+//! of the writer. Names and paths, which a client chooses, go through [`escape`]: so no line can be
 //! forged and no control byte reaches the reader's terminal.
 
 use std::fmt::Write;

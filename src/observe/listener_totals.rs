@@ -1,5 +1,5 @@
-//! All numbers of one listener, as they go to the next process in an upgrade: it adds what they grow
-//! by to its own, so that no total begins anew.
+//! All numbers of one listener, as they go to the next process in an upgrade: it adds what they
+//! grow by to its own, so that no total begins anew.
 
 use std::collections::BTreeMap;
 
@@ -47,6 +47,11 @@ impl ListenerTotals {
                 counters.ends.add(end, count);
             }
         }
+    }
+
+    /// Takes one out of what lives.
+    pub(crate) fn forget_one(&mut self) {
+        self.values.live = self.values.live.wrapping_sub(1);
     }
 
     /// The same without what lives: its process is gone.

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
-use super::handover::Elsewhere;
+use super::discovered::DiscoveryState;
+use super::elsewhere::Elsewhere;
 use super::losses::Losses;
 use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
@@ -355,11 +356,6 @@ impl Backend {
         self.connections.live()
     }
 
-    /// Connections of this process alone.
-    pub(super) fn own_live(&self) -> u64 {
-        self.live().saturating_sub(self.elsewhere.get())
-    }
-
     /// Counts the connections that the process before has on it, in place of those told before.
     pub(super) fn set_elsewhere(&self, count: u64) {
         let before = self.elsewhere.set(count);
@@ -367,6 +363,13 @@ impl Backend {
             .enter_elsewhere(count.saturating_sub(before));
         self.entered_beside_picks();
         for _ in count..before {
+            self.released();
+        }
+    }
+
+    /// One of the connections that the process before had on it is counted by itself now.
+    pub(super) fn forget_elsewhere(&self) {
+        if self.elsewhere.take_one() {
             self.released();
         }
     }
@@ -381,10 +384,22 @@ impl Backend {
         self.unanswering.store(unanswering, Ordering::Relaxed);
     }
 
-    /// Whether it is leaving service: drained, in maintenance or removed.
+    /// Whether it is leaving service: drained, in maintenance, not listed any more or removed.
     pub fn is_leaving(&self) -> bool {
         let status = self.status();
-        status.retired || status.operator.state != OperatorState::Ready
+        let is_wanted = status.operator.state == OperatorState::Ready
+            && status.discovery == DiscoveryState::Ready;
+        status.retired || !is_wanted
+    }
+
+    /// Whether discovery does not list it any more.
+    pub fn is_absent(&self) -> bool {
+        self.discovery() == DiscoveryState::Absent
+    }
+
+    /// What discovery says of it; `Ready` of a configured backend.
+    pub fn discovery(&self) -> DiscoveryState {
+        self.status().discovery
     }
 
     /// Sessions that the backend ended without a Close, and the signs that they are lost.

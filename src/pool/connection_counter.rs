@@ -24,7 +24,7 @@ pub(super) enum AdmitMode {
     Closed,
 }
 
-/// What a pick goes by, at one moment.
+/// Facts that a pick goes by, of one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CountFacts {
     /// Whether a new connection would be admitted.

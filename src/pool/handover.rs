@@ -2,102 +2,23 @@
 //! what checks, outlier detection, DNS and the slow start have learned. Instants become times from
 //! now, since no two processes share them.
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
-
-use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 use super::backend::Backend;
 use super::backend_pool::Pool;
 use super::clock::clock;
-use super::counters::PoolValues;
-use super::discovered::DiscoveredBackend;
-use super::outlier::OutlierState;
+use super::discovered::{DiscoveredBackend, DiscoveryState};
+use super::handed_state::{BackendStateRecord, FoundBackend, PoolState};
+use super::handed_totals::{BackendTotals, PoolTotals};
 use super::states::OperatorState;
-use crate::config::{self, Address};
+use crate::config::Address;
 use crate::net::Endpoint;
-use crate::observe::BackendValues;
-
-/// State of one pool.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct PoolState {
-    pub name: String,
-    /// The last snapshot of discovery.
-    found: Vec<FoundBackend>,
-    /// Present backends.
-    backends: Vec<BackendStateRecord>,
-}
-
-/// A backend of the last snapshot of discovery.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct FoundBackend {
-    name: String,
-    address: String,
-    host: String,
-    weight: u16,
-    backup: bool,
-    max_connections: u64,
-}
-
-/// State of one backend.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct BackendStateRecord {
-    name: String,
-    /// As configured: a state holds for one address.
-    address: String,
-    /// Address that its name was resolved to last.
-    pub(super) endpoint: Option<String>,
-    pub(super) operator: String,
-    pub(super) weight: Option<u16>,
-    pub(super) emptying: bool,
-    pub(super) check: CheckRecord,
-    pub(super) outlier: OutlierState,
-    pub(super) ejection: String,
-    pub(super) last_error: Option<(SystemTime, String)>,
-    pub(super) since: Option<SystemTime>,
-    pub(super) reason: String,
-    /// Time for which its weight has grown.
-    pub(super) slow_start: Option<Duration>,
-    pub(super) is_slow_start_armed: bool,
-    unanswering: bool,
-}
-
-/// Verdict of the active check.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct CheckRecord {
-    pub(super) up: bool,
-    pub(super) checked: bool,
-    pub(super) proven: bool,
-    pub(super) reason: String,
-}
-
-/// Counters of one pool at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct PoolTotals {
-    pub name: String,
-    values: PoolValues,
-    backends: Vec<BackendTotals>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct BackendTotals {
-    name: String,
-    values: BackendValues,
-    /// Connections that the process has on it.
-    live: u64,
-}
 
 impl Pool {
     /// The state for the next process.
     pub(crate) fn hand_over(&self) -> PoolState {
         let now = clock();
-        let found = self.found().into_iter().filter_map(FoundBackend::of);
+        let found = self.found().into_iter().map(FoundBackend::of);
         PoolState {
             name: self.name().to_string(),
             found: found.collect(),
@@ -129,12 +50,19 @@ impl Pool {
         let backends = backends.map(|backend| BackendTotals {
             name: backend.name().to_string(),
             values: backend.counters().values(),
-            live: backend.own_live(),
+            live: backend.live(),
         });
         PoolTotals {
             name: self.name().to_string(),
             values: self.counters().values(),
             backends: backends.collect(),
+        }
+    }
+
+    /// A connection of another process has moved here, where it counts by itself.
+    pub(crate) fn moved_here(&self, backend: &str) {
+        if let Some(backend) = self.backend(backend) {
+            backend.forget_elsewhere();
         }
     }
 
@@ -165,6 +93,14 @@ impl Pool {
 }
 
 impl PoolTotals {
+    /// Takes one out of what lives on a backend.
+    pub(crate) fn forget_one(&mut self, backend: &str) {
+        let mut backends = self.backends.iter_mut();
+        if let Some(backend) = backends.find(|one| one.name == backend) {
+            backend.live = backend.live.saturating_sub(1);
+        }
+    }
+
     /// The same without what lives: its process is gone.
     pub(crate) fn without_live(&self) -> PoolTotals {
         let mut totals = self.clone();
@@ -176,29 +112,27 @@ impl PoolTotals {
 }
 
 impl FoundBackend {
-    fn of(backend: config::Backend) -> Option<FoundBackend> {
-        let address = match &backend.address {
-            Address::Tcp(_) | Address::Unix(_) => backend.address.to_string(),
-            Address::Name(..) => return None,
-        };
-        Some(FoundBackend {
+    fn of(backend: DiscoveredBackend) -> FoundBackend {
+        FoundBackend {
             name: backend.name,
-            address,
-            host: backend.host.unwrap_or_default(),
+            address: backend.address.to_string(),
+            host: backend.host,
             weight: backend.weight,
             backup: backend.backup,
             max_connections: backend.max_connections,
-        })
+            state: backend.state.as_str().to_owned(),
+        }
     }
 
     fn read(&self) -> Option<DiscoveredBackend> {
         Some(DiscoveredBackend {
             name: self.name.clone(),
-            address: endpoint(&self.address)?,
+            address: self.address.parse().ok()?,
             host: self.host.clone(),
             weight: self.weight.min(256),
             backup: self.backup,
             max_connections: self.max_connections,
+            state: DiscoveryState::named(&self.state)?,
         })
     }
 }
@@ -243,20 +177,5 @@ fn operator(word: &str) -> OperatorState {
         "drain" => OperatorState::Drain,
         "maint" => OperatorState::Maint,
         _ => OperatorState::Ready,
-    }
-}
-
-/// Connections that another process has on a backend.
-#[derive(Debug, Default)]
-pub(super) struct Elsewhere(std::sync::atomic::AtomicU64);
-
-impl Elsewhere {
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Sets the count and returns the one before.
-    pub(super) fn set(&self, count: u64) -> u64 {
-        self.0.swap(count, Ordering::Relaxed)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::backend::{Backend, PoolLink};
 use super::connection_counter::AdmitMode;
-use super::discovered::DiscoveredBackend;
+use super::discovered::{DiscoveredBackend, DiscoveryState};
 use super::remembered::Remembered;
 use super::standing::{Ramp, Rank};
 use super::states::BackendState;
@@ -23,7 +23,7 @@ pub(super) struct Members {
     link: PoolLink,
     settings: Arc<config::Pool>,
     /// The last snapshot of discovery, by name.
-    found: Vec<config::Backend>,
+    found: Vec<DiscoveredBackend>,
     present: Vec<Arc<Backend>>,
     retired: Vec<Arc<Backend>>,
     /// Settings of backends that are neither present nor retired.
@@ -64,22 +64,26 @@ impl Members {
 
     /// Applies a snapshot of discovery; false if it is the present one. An empty one changes
     /// nothing: no answer empties a pool.
-    pub(super) fn discover(&mut self, found: Vec<DiscoveredBackend>, now: Instant) -> bool {
-        let mut found: Vec<config::Backend> = found.into_iter().map(Into::into).collect();
+    pub(super) fn discover(&mut self, mut found: Vec<DiscoveredBackend>, now: Instant) -> bool {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found.dedup_by(|a, b| a.name == b.name);
         let unwanted = self.gone || self.settings.discover.is_none();
         if unwanted || found.is_empty() || found == self.found {
             return false;
         }
-        self.found = found;
+        let before = std::mem::replace(&mut self.found, found);
         let ramps = !self.present.is_empty();
         self.reconcile(ramps, now);
+        for gone in &self.retired {
+            if before.iter().any(|one| *one.name == **gone.name()) {
+                gone.status().discovery = DiscoveryState::Absent;
+            }
+        }
         true
     }
 
     /// The last snapshot of discovery, by name.
-    pub(super) fn found(&self) -> &[config::Backend] {
+    pub(super) fn found(&self) -> &[DiscoveredBackend] {
         &self.found
     }
 
@@ -132,14 +136,16 @@ impl Members {
         let mut known: BTreeMap<Arc<str>, Arc<Backend>> = known
             .map(|backend| (backend.name().clone(), backend))
             .collect();
-        for settings in self.wanted() {
+        for (settings, discovery) in self.wanted() {
             let backend = match known.remove(settings.name.as_str()) {
                 Some(backend) => {
                     backend.configure(settings, has_check);
+                    backend.status().discovery = discovery;
                     backend
                 }
                 None => {
                     let mut status = BackendStatus::new(settings, has_check, slow_start, now);
+                    status.discovery = discovery;
                     self.remembered.restore(&mut status);
                     Backend::new(&self.link, status)
                 }
@@ -158,7 +164,7 @@ impl Members {
     }
 
     /// The configured backends, followed by the discovered ones of other names.
-    fn wanted(&self) -> Vec<config::Backend> {
+    fn wanted(&self) -> Vec<(config::Backend, DiscoveryState)> {
         if self.gone {
             return Vec::new();
         }
@@ -166,7 +172,12 @@ impl Members {
         let names: BTreeSet<&str> = configured.iter().map(|one| one.name.as_str()).collect();
         let others = self.found.iter();
         let others = others.filter(|one| !names.contains(one.name.as_str()));
-        configured.iter().chain(others).cloned().collect()
+        let configured = configured
+            .iter()
+            .map(|one| (one.clone(), DiscoveryState::Ready));
+        configured
+            .chain(others.map(|one| (one.into(), one.state)))
+            .collect()
     }
 
     fn settle(&self, now: Instant) -> Vec<Transition> {

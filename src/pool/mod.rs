@@ -2,8 +2,8 @@
 //!
 //! Writers (reload, discovery, checks, operator, outlier detection) change one thing, compute the
 //! next `View` under the pool's lock and swap it in. A pick reads the view and the live counts, and
-//! takes no lock but that of its algorithm, for a step. The result is a [`Lease`]: as long as it lives, the
-//! connection counts.
+//! takes no lock but that of its algorithm, for a step. The result is a [`Lease`]: as long as it
+//! lives, the connection counts.
 
 // The pool as its users see it.
 mod acquire;
@@ -31,6 +31,9 @@ mod tier;
 mod view;
 
 // What outlives the process.
+mod elsewhere;
+mod handed_state;
+mod handed_totals;
 mod handover;
 
 // Requests that wait.
@@ -48,8 +51,9 @@ mod tests;
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
-pub(crate) use discovered::DiscoveredBackend;
-pub(crate) use handover::{PoolState, PoolTotals};
+pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
+pub(crate) use handed_state::PoolState;
+pub(crate) use handed_totals::PoolTotals;
 pub(crate) use lease::Lease;
 pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};

@@ -1,10 +1,11 @@
 //! Everything that decides whether a backend takes connections: its settings, its address, its
-//! three writers kept apart (operator, active check, outlier detection), and the effective state
-//! that follows. Pure: `now` is an argument.
+//! four writers kept apart (operator, discovery, active check, outlier detection), and the effective
+//! state that follows. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::handover::{BackendStateRecord, CheckRecord};
+use super::discovered::DiscoveryState;
+use super::handed_state::{BackendStateRecord, CheckRecord};
 use super::outlier::OutlierDetector;
 use super::states::{BackendState, OperatorState};
 use super::transitions::TransitionLogLimit;
@@ -18,6 +19,7 @@ use crate::net::Endpoint;
 pub(super) struct BackendStatus {
     settings: config::Backend,
     pub(super) operator: OperatorSettings,
+    pub(super) discovery: DiscoveryState,
     check: CheckState,
     pub(super) outlier: OutlierDetector,
     /// Why it was ejected, or why the ejection ended.
@@ -103,6 +105,7 @@ impl BackendStatus {
                 weight: None,
                 emptying: false,
             },
+            discovery: DiscoveryState::Ready,
             check: CheckState {
                 up,
                 checked: false,
@@ -376,12 +379,14 @@ impl BackendStatus {
         self.published.state == BackendState::Down && self.weight() > 0 && !self.retired
     }
 
-    /// Whether returning clients can be served: only the operator keeps new connections away, by a
-    /// drain or a weight of 0.
+    /// Whether returning clients can be served: only a drain of the operator or of discovery, or a
+    /// weight of 0, keeps new connections away.
     pub(super) fn serves_returning(&self) -> bool {
         let works = self.endpoint.is_some() && self.check.up && !self.outlier.is_ejected();
         let operator = &self.operator;
-        works && operator.state != OperatorState::Maint && !self.retired && !operator.emptying
+        let is_listed = self.discovery != DiscoveryState::Absent;
+        let may_serve = operator.state != OperatorState::Maint && !operator.emptying;
+        works && may_serve && is_listed && !self.retired
     }
 
     /// When the weight began to grow, unless it has grown for `slow_start` already.
@@ -439,6 +444,9 @@ impl BackendStatus {
         let (state, reason) = match self.operator.state {
             OperatorState::Maint => (BackendState::Maint, "set by the operator"),
             OperatorState::Drain => (BackendState::Drain, "set by the operator"),
+            OperatorState::Ready if self.discovery != DiscoveryState::Ready => {
+                (BackendState::Drain, self.discovery.reason())
+            }
             OperatorState::Ready if self.endpoint.is_none() => (
                 BackendState::Unresolved,
                 lookup_error.unwrap_or("not resolved yet"),
@@ -452,6 +460,14 @@ impl BackendStatus {
         (state, Some(reason.to_owned()))
     }
 
+    /// Whether the published state is a drain by discovery.
+    fn was_drained_by_discovery(&self) -> bool {
+        let by_discovery = [DiscoveryState::Drain, DiscoveryState::Absent];
+        by_discovery
+            .map(DiscoveryState::reason)
+            .contains(&&*self.published.reason)
+    }
+
     fn why_up_after(&self, from: BackendState) -> String {
         match from {
             BackendState::Down => self.check.reason.clone(),
@@ -460,6 +476,9 @@ impl BackendStatus {
                 Some(endpoint) => format!("resolved to {endpoint}"),
                 None => String::new(),
             },
+            BackendState::Drain if self.was_drained_by_discovery() => {
+                "ready again by discovery".to_owned()
+            }
             BackendState::Up | BackendState::Drain | BackendState::Maint => {
                 "set ready by the operator".to_owned()
             }

@@ -26,6 +26,8 @@ pub(super) struct Tier {
     rank: Rank,
     candidates: Candidates,
     picker: Arc<Picker>,
+    /// The picker is that of the tier before, too: no change of a count has missed it.
+    keeps_picker: bool,
     balance: Balance,
     /// Candidates that serve any client.
     serving: usize,
@@ -83,7 +85,8 @@ impl Candidate {
 impl Tier {
     /// Keeps the order, the round or the hash table of the tier `before` as far as it still fits.
     ///
-    /// [`Tier::settle`] must follow once the view of the tier is in force.
+    /// The states of the candidates must be set before. [`Tier::settle`] must follow once the view
+    /// of the tier is in force.
     pub(super) fn new(
         rank: Rank,
         candidates: Vec<Candidate>,
@@ -97,10 +100,15 @@ impl Tier {
             standing.set_place((rank, place), follows_loads);
         }
         let candidates = Candidates(candidates);
-        let picker = match before {
-            Some(tier) if tier.fits(&candidates, balance) => tier.picker.clone(),
-            before => Arc::new(picker(&candidates, balance, before)),
+        let kept = before.filter(|tier| tier.fits(&candidates, balance));
+        let picker = match kept {
+            Some(tier) => tier.picker.clone(),
+            None => Arc::new(picker(&candidates, balance, before)),
         };
+        if kept.is_some() {
+            // Before the view is swapped: a pick from the new one finds what has opened.
+            picker.sync(&candidates);
+        }
         let probed = candidates.0.iter().enumerate();
         let probed = probed.filter(|(_, candidate)| candidate.mode == AdmitMode::Probe);
         Tier {
@@ -108,6 +116,7 @@ impl Tier {
             serving: candidates.0.iter().filter(|one| one.serves()).count(),
             probed: probed.map(|(place, _)| place).collect(),
             growth: Growth::new(&candidates, now),
+            keeps_picker: kept.is_some(),
             picker,
             balance: balance.clone(),
             candidates,
@@ -135,7 +144,9 @@ impl Tier {
     /// Takes over what has changed while the tier was made: connections came and went, and those
     /// updated the view before.
     pub(super) fn settle(&self) {
-        self.picker.sync(&self.candidates);
+        if !self.keeps_picker {
+            self.picker.sync(&self.candidates);
+        }
     }
 
     /// Updates the place of a backend in the order, if it has one here.

@@ -63,25 +63,30 @@ struct World<'a> {
     is_late: bool,
     /// The session between two relays, with the one that it comes from.
     frozen: Option<(FrozenSession, usize)>,
+    /// Times that it went to another relay.
+    moves: usize,
 }
 
 /// The client's leg, and what comes back with it.
 type Given = (SocketHandoff, ConnectFailure, ConnectionRecord);
 
-/// Runs one case on a relay without sessions; again with more patience where a timeout may have
-/// come before the silence, so that what is judged does not depend on how busy the machine is.
+/// Runs one case on relays without sessions; again with more patience where a timeout may have come
+/// before the silence, so that what is judged does not depend on how busy the machine is. Returns
+/// how often the session went to another relay.
 ///
 /// # Panics
 /// Something did not hold.
-pub fn run(bench: &Bench, case: &Case) {
+pub fn run(bench: &Bench, case: &Case) -> usize {
     let mut short = SHORT;
-    while !run_once(bench, case, short) && short < PATIENCE / 8 {
+    let mut moves = 0;
+    while !run_once(bench, case, short, &mut moves) && short < PATIENCE / 8 {
         short *= 2;
     }
+    moves
 }
 
 /// Whether all was judged.
-fn run_once(bench: &Bench, case: &Case, short: Duration) -> bool {
+fn run_once(bench: &Bench, case: &Case, short: Duration, moves: &mut usize) -> bool {
     let ended_before = ended(bench);
     let lost_before = bench.counters.lost_frames.load(Ordering::Relaxed);
     bench.set_max_held(case.max_held);
@@ -109,6 +114,7 @@ fn run_once(bench: &Bench, case: &Case, short: Duration) -> bool {
         || bench.held_bytes() == 0,
         "nothing lives and bytes are held",
     );
+    *moves += world.moves;
     !world.is_late
 }
 
@@ -161,6 +167,7 @@ impl<'a> World<'a> {
             begun,
             is_late: false,
             frozen: None,
+            moves: 0,
         }
     }
 
@@ -212,6 +219,7 @@ impl<'a> World<'a> {
         match self.frozen.take() {
             Some((frozen, from)) if moves => {
                 let guards = self.lease.guards_again();
+                self.moves += 1;
                 self.bench.land(frozen, from, guards, None);
             }
             Some((frozen, _)) => frozen.thaw(),
@@ -470,6 +478,8 @@ fn adopt(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     const SEEDS: u64 = 400;
@@ -482,31 +492,36 @@ mod tests {
         std::env::var(name).ok()?.parse().ok()
     }
 
-    fn run_seed(bench: &Bench, seed: u64, moves: bool) {
+    fn run_seed(bench: &Bench, seed: u64, moves: bool) -> usize {
         let case = Case::new(Choices::seed(seed), moves);
         let ran = std::panic::AssertUnwindSafe(|| run(bench, &case));
-        if std::panic::catch_unwind(ran).is_err() {
+        std::panic::catch_unwind(ran).unwrap_or_else(|_| {
             panic!(
                 "{case:?}\nseed {seed} failed: EVENKEEL_MODEL_SEED={seed} EVENKEEL_MODEL_SEEDS=1 \
                  cargo test --lib relay::model"
             );
-        }
+        })
     }
 
     #[test]
     fn whatever_the_ends_do_the_other_side_sees_it_in_order() {
         let seeds = number("EVENKEEL_MODEL_SEEDS").unwrap_or(SEEDS);
         let first = number("EVENKEEL_MODEL_SEED").unwrap_or(0);
+        let moves = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for part in 0..AT_ONCE {
+                let moves = &moves;
                 scope.spawn(move || {
                     let bench = Bench::new();
                     for seed in (first + part..first + seeds).step_by(AT_ONCE as usize) {
-                        run_seed(&bench, seed, true);
+                        moves.fetch_add(run_seed(&bench, seed, true), Ordering::Relaxed);
                     }
                 });
             }
         });
+        let moves = moves.into_inner();
+        println!("{moves} moves in {seeds} cases");
+        assert!(moves > 0 || seeds < SEEDS, "no session could move");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,8 +21,9 @@ use crate::relay::Relay;
 /// Pools by name.
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
 
-/// Limit of the wait for the first lookups: a name server that works answers within milliseconds,
-/// one that does not must not hold up a start or a reload.
+/// Limit of the wait for the first lookups of named backends: a name server that works answers
+/// within milliseconds, one that does not must not hold up a start or a reload. A discovered set
+/// has its `start_timeout`.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
 
 /// A pool of the present configuration; checks and lookups go on as long as this is kept.
@@ -36,6 +38,7 @@ impl RunningPool {
     pub(super) fn start(
         pool: Arc<Pool>,
         relay: &Arc<Relay>,
+        sources: &Arc<discovery::SharedSources>,
         runtimes: &ControlRuntime,
     ) -> RunningPool {
         let runtime = runtimes.handle();
@@ -46,8 +49,11 @@ impl RunningPool {
         let checks = supervise(format!("checks of {}", pool.name()), checks);
         runtimes.checks().spawn(checks);
         let (resolved, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
-        let follow =
-            move || discovery::watch(Arc::clone(&resolved), Arc::clone(&status), until.clone());
+        let sources = Arc::clone(sources);
+        let follow = move || {
+            let (pool, status) = (Arc::clone(&resolved), Arc::clone(&status));
+            discovery::watch(pool, status, Arc::clone(&sources), until.clone())
+        };
         runtime.spawn(supervise(format!("lookups of {}", pool.name()), follow));
         let (pinged, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
         let pings = move || pings::follow(Arc::clone(&pinged), Arc::clone(&relay), until.clone());
@@ -60,8 +66,17 @@ impl RunningPool {
     }
 
     async fn resolved(&self) {
-        let mut changed = self.pool.changed();
-        while !self.is_resolved() && changed.changed().await.is_ok() {}
+        let settings = self.pool.settings();
+        let discover = settings.discover.as_ref();
+        let limit = discover.map_or(FIRST_LOOKUPS, |discover| {
+            discover.policy.start_timeout.max(FIRST_LOOKUPS)
+        });
+        let resolved = async {
+            let mut changed = self.pool.changed();
+            while !self.is_resolved() && changed.changed().await.is_ok() {}
+        };
+        // Discovery goes on with the names that are not known by then, and warns about them.
+        let _ = tokio::time::timeout(limit, resolved).await;
     }
 
     fn is_resolved(&self) -> bool {
@@ -72,16 +87,10 @@ impl RunningPool {
     }
 }
 
-/// Waits until the pools have their first addresses, at most `FIRST_LOOKUPS`: a pool that serves
-/// before its names are known refuses clients that it could have taken.
+/// Waits until the pools have their first addresses, at most `FIRST_LOOKUPS` or `start_timeout`: a
+/// pool that serves before its names are known refuses clients that it could have taken.
 pub(super) async fn resolved(pools: impl Iterator<Item = &RunningPool>) {
-    let all = async {
-        for running in pools {
-            running.resolved().await;
-        }
-    };
-    // Discovery goes on with the names that are not known by then, and warns about them.
-    let _ = tokio::time::timeout(FIRST_LOOKUPS, all).await;
+    join_all(pools.map(RunningPool::resolved)).await;
 }
 
 /// A pool that a reload removed.

@@ -115,17 +115,16 @@ impl Server {
         if !self.upgrade.has_successor() {
             return;
         }
-        let ended = self.upgrade.successor_ended.cancelled();
-        if is_init() {
-            tokio::pin!(ended);
-            loop {
-                tokio::select! {
-                    () = &mut ended => return,
-                    signal = signals.next() => drop(self.pass_on(signal)),
-                }
+        let until = Instant::now() + allowed + CLOSE_TIME;
+        let ended = self.upgrade.outlived_successor();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                () = &mut ended => return,
+                () = tokio::time::sleep_until(until), if !is_init() => return,
+                signal = signals.next() => drop(self.pass_on(signal)),
             }
         }
-        let _ = timeout(allowed + CLOSE_TIME, ended).await;
     }
 
     /// Passes a signal on to the new process; false where that gets its signals itself.

@@ -70,6 +70,7 @@ impl Server {
             pool_files: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             committed: watch::Sender::new(()),
+            sources: Arc::default(),
             jobs: Jobs::new(Arc::clone(&proxy.relay), control.handle()),
             failover: FailoverGuards::default(),
             upgrade: Upgrades::default(),

@@ -48,6 +48,8 @@ pub(crate) struct Server {
     pub(super) watching: watch::Sender<bool>,
     /// Notified of every configuration that begins to serve.
     pub(super) committed: watch::Sender<()>,
+    /// Registries that pools ask.
+    pub(super) sources: Arc<discovery::SharedSources>,
     pub(super) jobs: Jobs,
     pub(super) failover: FailoverGuards,
     pub(super) upgrade: Upgrades,
@@ -90,7 +92,7 @@ impl Server {
         lock(&self.live).is_removed(pool)
     }
 
-    /// Results of the DNS lookups of that pool.
+    /// Results of the lookups of that pool.
     pub(crate) fn lookups(&self, pool: &str) -> Option<Arc<discovery::LookupStatus>> {
         let live = lock(&self.live);
         let running = live.pools.get(pool)?;
@@ -163,6 +165,13 @@ impl Server {
     /// Clients may be sent here: true from `open` until a stop is announced or begins.
     pub(crate) fn ready(&self) -> bool {
         self.accepts() && self.lifecycle.stop_stage() == StopStage::None
+    }
+
+    /// Whether a pool with `discover` has had no backend at all since it began.
+    pub(crate) fn waits_for_backends(&self) -> bool {
+        let live = lock(&self.live);
+        let mut pools = live.pools.values().map(|running| &running.pool);
+        pools.any(|pool| pool.settings().discover.is_some() && pool.backends().is_empty())
     }
 
     /// New connections are accepted: true from `open` until the server stops.

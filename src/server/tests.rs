@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::lock::lock;
 use super::reload::error::ReloadError;
@@ -318,7 +317,10 @@ async fn a_pool_that_came_back_after_its_grace_serves_again() {
 async fn a_stopped_server_closes_its_sockets_and_refuses_reloads() {
     let running = Running::start(&one("a")).await;
     let address = running.address("a");
-    running.server.stop(Duration::from_secs(30)).await;
+    running
+        .server
+        .stop(std::time::Duration::from_secs(30))
+        .await;
     assert!(!running.server.ready());
     assert!(std::net::TcpStream::connect(address).is_err());
     assert_eq!(running.server.listeners()[0].state, ListenerState::Stopped);

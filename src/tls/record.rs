@@ -33,8 +33,9 @@
 //!   two calls.
 //!
 //! # Size
-//! A session is 160 bytes. While it is in use it has two expanded keys, about 650 bytes each, and a
-//! client has rustls' half (`an_idle_session_is_small` measures all of it).
+//! In memory, all counted: 1,499 bytes for a TLS 1.3 session with AES-256-GCM in use and 177
+//! without expanded keys, 1,544 and 176 for TLS 1.2 (`an_idle_session_is_small` measures). The
+//! session itself is 160. A client has rustls' half on top until it idles.
 
 mod capture;
 mod error;

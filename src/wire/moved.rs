@@ -10,6 +10,7 @@
 //! secrets.
 
 mod frames;
+mod rate;
 mod record;
 mod resume;
 mod session;
@@ -24,8 +25,9 @@ use minicbor::{Decoder, Encoder};
 
 pub use self::frames::{
     MovedClose, MovedEdits, MovedFilter, MovedFrames, MovedLimits, MovedOutput, MovedPing,
-    MovedPings, MovedPosition, MovedRate,
+    MovedPings, MovedPosition,
 };
+pub use self::rate::MovedRate;
 pub use self::record::{MovedPeer, MovedRecord};
 pub use self::resume::{MovedGap, MovedMigrator, MovedResume, MovedResumeSettings, MovedTakeover};
 pub use self::session::{

@@ -1,4 +1,5 @@
-// A smoke run of `evenkeel demo`: its listeners by clients from outside, its page, a drain, and its end by a signal.
+// A smoke run of `evenkeel demo`: its listeners by clients from outside, a drain, and its end by a signal. Its page is in
+// demo_page.mjs.
 // Usage: node demo.mjs BINARY
 
 import net from "node:net";
@@ -7,7 +8,6 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 import { fail, ready, within } from "./balancer.mjs";
-import { Page } from "./page.mjs";
 
 const [binary] = process.argv.slice(2);
 const stdio = ["pipe", "pipe", "pipe"];
@@ -49,21 +49,6 @@ for (let i = 0; i < 6; i++) {
 }
 if (nodes.size !== 3) fail(`not all nodes answered: ${[...nodes]}`);
 
-// Opened three times, the page shows three nodes, and each answers what is typed there.
-const page = await fetch(tour.page);
-const text = await page.text();
-if (page.status !== 200 || !text.includes("WebSocket")) fail(`no page: ${page.status}`);
-const pages = new Map();
-for (let i = 0; i < 3; i++) {
-  const one = new Page(tour.page, text);
-  const shown = await one.node();
-  const line = await one.say(`typed ${i}`);
-  if (!line.endsWith(`${shown}: typed ${i}`)) fail(`the page shows ${shown}, and the answer: ${line}`);
-  if (one.text("state") !== "open" || !one.root.style["--node"]) fail(`the page's state: ${one.text("state")}`);
-  pages.set(shown, one);
-}
-if (pages.size !== 3) fail(`three pages show ${[...pages.keys()]} only`);
-
 const [host, port] = tour.tcp.split(":");
 const raw = net.connect(Number(port), host);
 raw.write("hello raw\n");
@@ -85,12 +70,6 @@ for (let i = 0; i < 6; i++) {
 }
 for (const one of open) node(await one.ask("still here"));
 
-const moved = pages.get("n1");
-await moved.say("still here");
-moved.click("again");
-await moved.until("another node than the drained one", () => /^n[23]$/.test(moved.text("name")));
-for (const one of pages.values()) await one.close();
-
 const closed = open.map((one) => once(one.socket, "close"));
 open.forEach((one) => one.socket.close());
 await within(Promise.all(closed), "all sessions to close");
@@ -100,5 +79,5 @@ const [code] = await within(ended, "the demo to end");
 if (code !== 0) fail(`the demo ended with code ${code}`);
 // The follower of a file once outlived its server and looked for the removed folder in a loop.
 if (/WARN|ERROR/.test(log)) fail(`the demo complains:\n${log}`);
-console.log(`demo: ${open.length} sessions over TLS and plain, on ${nodes.size} nodes; its page on ${pages.size}`);
+console.log(`demo: ${open.length} sessions over TLS and plain, on ${nodes.size} nodes`);
 process.exit(0);

@@ -1,7 +1,8 @@
-//! The server that active checks ask: it answers a fixed number of them, each on a connection of its own.
+//! The server that active checks ask: it counts a fixed number of them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,62 +14,64 @@ use crate::http::{self, MAX_HEAD_BYTES};
 const WARM_UP: u64 = 10;
 /// Longest wait for a balancer that has connected.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks at the kernel's counter.
+const LOOK_STEP: Duration = Duration::from_millis(20);
 
-/// A server that is checked.
-pub struct Checked {
+/// A server that is checked by GETs: it answers each.
+pub struct Answering {
     listener: TcpListener,
     checks: u64,
-    is_http: bool,
 }
 
-impl Checked {
-    pub fn prepare(address: SocketAddr, checks: u64, is_http: bool) -> Result<Self> {
+/// A server that is checked by connects. HAProxy resets them within the handshake, so that no accept shows them: the
+/// kernel's count of connects does, those of the whole machine.
+pub struct Listening {
+    _listener: TcpListener,
+    checks: u64,
+}
+
+impl Answering {
+    pub fn prepare(address: SocketAddr, checks: u64) -> Result<Self> {
         let listener = TcpListener::bind(address).context("listen for checks")?;
-        let checked = Self {
-            listener,
-            checks,
-            is_http,
-        };
-        checked.answer(checks / WARM_UP)?;
-        Ok(checked)
+        let answering = Self { listener, checks };
+        answering.answer(checks / WARM_UP)?;
+        Ok(answering)
     }
 
     fn answer(&self, checks: u64) -> Result<()> {
         for at in 0..checks {
             let (stream, _) = self.listener.accept()?;
-            self.serve(stream).with_context(|| format!("check {at}"))?;
+            serve(stream).with_context(|| format!("check {at}"))?;
         }
         Ok(())
     }
+}
 
-    fn serve(&self, mut stream: TcpStream) -> Result<()> {
-        stream.set_read_timeout(Some(STEP_TIMEOUT))?;
-        let (mut head, mut chunk) = (Vec::new(), [0; 1024]);
-        while self.is_http && http::head_end(&head).is_none() {
-            let count = stream.read(&mut chunk)?;
-            ensure!(
-                count > 0 && head.len() < MAX_HEAD_BYTES,
-                "a check asked for nothing"
-            );
-            head.extend_from_slice(&chunk[..count]);
-        }
-        if self.is_http {
-            stream.write_all(&http::ANSWER)?;
-            stream.shutdown(Shutdown::Write)?;
-        }
-        // Its end, a reset with some balancers.
-        loop {
-            match stream.read(&mut chunk) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+fn serve(mut stream: TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+    let (mut head, mut chunk) = (Vec::new(), [0; 1024]);
+    while http::head_end(&head).is_none() {
+        let count = stream.read(&mut chunk)?;
+        ensure!(
+            count > 0 && head.len() < MAX_HEAD_BYTES,
+            "a check asked for nothing"
+        );
+        head.extend_from_slice(&chunk[..count]);
+    }
+    stream.write_all(&http::ANSWER)?;
+    stream.shutdown(Shutdown::Write)?;
+    // Its end, a reset with some balancers.
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }
 
-impl Load for Checked {
+impl Load for Answering {
     fn go(&mut self) -> Result<Finished> {
         self.answer(self.checks)?;
         Ok(Finished {
@@ -76,4 +79,47 @@ impl Load for Checked {
             latency: None,
         })
     }
+}
+
+impl Listening {
+    pub fn prepare(address: SocketAddr, checks: u64) -> Result<Self> {
+        let listener = TcpListener::bind(address).context("listen for checks")?;
+        count_connects(checks / WARM_UP)?;
+        Ok(Self {
+            _listener: listener,
+            checks,
+        })
+    }
+}
+
+impl Load for Listening {
+    fn go(&mut self) -> Result<Finished> {
+        Ok(Finished {
+            units: count_connects(self.checks)?,
+            latency: None,
+        })
+    }
+}
+
+/// Waits for so many connects from now on; returns how many there were.
+fn count_connects(least: u64) -> Result<u64> {
+    let before = connects()?;
+    loop {
+        let count = connects()?.saturating_sub(before);
+        if count >= least {
+            return Ok(count);
+        }
+        thread::sleep(LOOK_STEP);
+    }
+}
+
+/// The kernel's `ActiveOpens`.
+fn connects() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/snmp")?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next(), lines.next());
+    let (names, values) = names.zip(values).context("no counters of TCP")?;
+    let mut both = names.split(' ').zip(values.split(' '));
+    let found = both.find(|(name, _)| *name == "ActiveOpens");
+    Ok(found.context("no count of connects")?.1.parse()?)
 }

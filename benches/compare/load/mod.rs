@@ -91,9 +91,11 @@ fn prepare(dialer: Dialer, work: Work) -> Result<Box<dyn Load>> {
             direction,
         )?),
         Work::Hold { connections, bytes } => Box::new(hold::Idle::new(dialer, connections, bytes)),
-        Work::Checks { checks, is_http } => {
-            Box::new(checks::Checked::prepare(dialer.target, checks, is_http)?)
-        }
+        Work::Checks {
+            checks,
+            is_http: true,
+        } => Box::new(checks::Answering::prepare(dialer.target, checks)?),
+        Work::Checks { checks, .. } => Box::new(checks::Listening::prepare(dialer.target, checks)?),
         Work::Stall { connections } => Box::new(hold::Stalled::prepare(dialer, connections)?),
     })
 }

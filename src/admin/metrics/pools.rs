@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::page::{Labels, MetricsPage};
 use super::scrape::Scrape;
-use crate::admin::view::PoolView;
+use crate::admin::view::{DiscoveryView, PoolView};
 use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, Metric, MetricOf};
 use crate::pool::{Backend, PoolValues};
@@ -16,6 +16,16 @@ use crate::pool::{Backend, PoolValues};
 const STATES: [&str; 6] = ["up", "down", "drain", "maint", "ejected", "unresolved"];
 const BACKEND_STATE: Metric =
     Metric::gauge("backend_state").help("1 for the present effective state");
+
+const DISCOVERY_AGE: Metric = Metric::gauge("discovery_age")
+    .seconds()
+    .help("Age of the last good answer of discovery");
+const DISCOVERY_HELD: Metric = Metric::gauge("discovery_held")
+    .help("1 while an answer of discovery is held that takes too much");
+const DISCOVERY_ENTRIES: Metric =
+    Metric::gauge("discovery_entries").help("Discovered backends by what the source says of them");
+const DISCOVERY_ERRORS: Metric =
+    Metric::counter("discovery_errors").help("Requests of discovery without an answer, by reason");
 
 const POOL_METRICS: &[MetricOf<PoolView>] = &[
     (
@@ -32,7 +42,7 @@ const POOL_METRICS: &[MetricOf<PoolView>] = &[
         |pool| pool.ended_by_health,
     ),
     (
-        Metric::gauge("pool_failing_names").help("Names whose latest DNS lookup failed"),
+        Metric::gauge("pool_failing_names").help("Names whose latest lookup failed"),
         |pool| pool.failing_lookups.len() as u64,
     ),
 ];
@@ -70,6 +80,7 @@ pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result
     page.values(POOL_METRICS, &owners(pools, |pool| pool))?;
     page.values(PoolValues::METRICS, &owners(pools, |pool| &pool.counters))?;
     page.values(LookupValues::METRICS, &owners(pools, |pool| &pool.lookups))?;
+    encode_discovery(pools, page)?;
     encode_sums(scrape, page)?;
     if scrape.per_backend {
         encode_backends(&scrape.backends, page)?;
@@ -126,6 +137,37 @@ fn encode_backends(backends: &[Arc<Backend>], page: &mut MetricsPage<'_>) -> fmt
 fn states(backend: &Backend) -> [(&'static str, u64); STATES.len()] {
     let present = backend.state(Instant::now()).as_str();
     STATES.map(|state| (state, u64::from(state == present)))
+}
+
+fn encode_discovery(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
+    let sets: Vec<(Labels<'_>, &DiscoveryView)> = pools
+        .iter()
+        .filter_map(|pool| Some((vec![("pool", pool.name.as_str())], pool.discovery.as_ref()?)))
+        .collect();
+    let ages = sets
+        .iter()
+        .filter_map(|(labels, set)| Some((labels.clone(), set.age_seconds?)));
+    page.family(DISCOVERY_AGE, ages)?;
+    let held = sets
+        .iter()
+        .map(|(labels, set)| (labels.clone(), u64::from(set.held.is_some())));
+    page.family(DISCOVERY_HELD, held)?;
+    let entries = sets.iter().flat_map(|(labels, set)| {
+        let states = [
+            ("ready", set.ready),
+            ("drain", set.drain),
+            ("absent", set.absent),
+        ];
+        states.map(|(state, count)| ([labels.clone(), vec![("state", state)]].concat(), count))
+    });
+    page.family(DISCOVERY_ENTRIES, entries)?;
+    let errors = sets.iter().flat_map(|(labels, set)| {
+        set.errors.iter().map(|one| {
+            let reason = ("reason", one.reason.as_str());
+            ([labels.clone(), vec![reason]].concat(), one.count)
+        })
+    });
+    page.family(DISCOVERY_ERRORS, errors)
 }
 
 fn owners<T>(pools: &[PoolView], of: fn(&PoolView) -> &T) -> Vec<(Labels<'_>, &T)> {

@@ -13,7 +13,7 @@ use crate::tls::CertificateFacts;
 /// Data of one page. Those of backends are read as they are written; the others are of one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Scrape {
-    /// Its pools have no backends.
+    /// The status; its pools have no backends.
     pub status: StatusView,
     /// All backends, pool by pool.
     pub backends: Vec<Arc<Backend>>,

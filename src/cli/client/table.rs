@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use super::ask::connections;
 use super::jobs;
 use super::layout::{Cell, Style, clean, layout, span};
-use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, StatusView};
+use crate::admin::view::{
+    BackendView, DiscoveryView, ListenerView, PoolView, ProcessView, StatusView,
+};
 use crate::base::units::readable_size;
 
 /// Writes the whole status, ending with a line end.
@@ -196,11 +198,39 @@ fn pool_heading(pool: &PoolView) -> String {
             ));
         }
     }
+    if let Some(set) = &pool.discovery {
+        text.push_str(&discovery(set));
+    }
     for lookup in &pool.failing_lookups {
         text.push_str(&format!(
-            "  dns {}: {}\n",
+            "  lookup of {}: {}\n",
             clean(&lookup.name),
             clean(&lookup.error)
+        ));
+    }
+    text
+}
+
+/// What is special about a discovered set; nothing while it is as it should be.
+fn discovery(set: &DiscoveryView) -> String {
+    let source = clean(&set.source);
+    let mut text = String::new();
+    match (set.state.as_str(), set.held) {
+        ("held", Some(left)) => text.push_str(&format!(
+            "  discovery by {source}: an answer with {left} of {} backends is held until it is confirmed\n",
+            set.ready + set.drain
+        )),
+        ("waiting", _) => text.push_str(&format!("  discovery by {source}: no answer yet\n")),
+        ("stale", _) => text.push_str(&format!(
+            "  discovery by {source}: no answer for {} s, its backends get no new connections\n",
+            set.age_seconds.unwrap_or_default()
+        )),
+        _ => {}
+    }
+    if let Some(first) = &set.first_skipped {
+        let (skipped, first) = (set.skipped, clean(first));
+        text.push_str(&format!(
+            "  discovery by {source}: {skipped} bad entries, such as {first}\n"
         ));
     }
     text

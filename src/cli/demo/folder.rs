@@ -3,6 +3,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,14 +21,18 @@ impl DemoFolder {
     ///
     /// # Errors
     /// The folder or a file in it cannot be written.
-    pub(super) fn create(ports: &Ports, nodes: &[Node]) -> io::Result<DemoFolder> {
+    pub(super) fn create(
+        ports: &Ports,
+        nodes: &[Node],
+        control: SocketAddr,
+    ) -> io::Result<DemoFolder> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Not recursive: a folder that is there already belongs to somebody else.
         DirBuilder::new().mode(0o700).create(&path)?;
         let folder = DemoFolder(path);
         folder.write_certificate()?;
-        fs::write(folder.configuration(), configuration(ports, nodes))?;
+        fs::write(folder.configuration(), configuration(ports, nodes, control))?;
         Ok(folder)
     }
 
@@ -64,7 +69,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// Fills the addresses in.
-fn configuration(ports: &Ports, nodes: &[Node]) -> String {
+fn configuration(ports: &Ports, nodes: &[Node], control: SocketAddr) -> String {
     let backends = |address: fn(&Node) -> String| -> String {
         let line = |node: &Node| {
             format!(
@@ -80,6 +85,7 @@ fn configuration(ports: &Ports, nodes: &[Node]) -> String {
         .replace("{{plain}}", &ports.plain.to_string())
         .replace("{{raw}}", &ports.raw.to_string())
         .replace("{{admin}}", &ports.admin.to_string())
+        .replace("{{control}}", &control.to_string())
         .replace("{{chat_backends}}", &backends(|node| node.web.to_string()))
         .replace("{{lines_backends}}", &backends(|node| node.raw.to_string()))
 }
@@ -95,7 +101,7 @@ mod tests {
             Node::start("n1").await.unwrap(),
             Node::start("n2").await.unwrap(),
         ];
-        let folder = DemoFolder::create(&Ports::any(), &nodes).unwrap();
+        let folder = DemoFolder::create(&Ports::any(), &nodes, nodes[0].web).unwrap();
         let file = folder.configuration();
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("{{"));

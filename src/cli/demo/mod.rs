@@ -1,8 +1,11 @@
-//! `evenkeel demo`: three echo nodes, a balancer before them, and a page to watch it.
+//! `evenkeel demo`: three echo nodes, a balancer before them, and a page to watch it and to drain
+//! and kill nodes.
 //!
 //! Everything is embedded and removed at the end. It runs the same balancer as `evenkeel run`.
 
+mod control;
 mod folder;
+mod listen;
 mod node;
 mod ports;
 mod tour;
@@ -11,10 +14,11 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::balancer::{Balancer, configuration, end, runtime};
+use super::balancer::{Balancer, StartedBy, configuration, end, runtime};
 use super::failure::CommandError;
 use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
+use control::ControlListener;
 use folder::DemoFolder;
 use node::Node;
 use ports::Ports;
@@ -53,13 +57,16 @@ pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
             Ports::usual()
         };
         let nodes = start_nodes().await?;
-        let folder = DemoFolder::create(&ports, &nodes)
+        let control = ControlListener::bind().await;
+        let control = control.map_err(CommandError::io("start the page's control"))?;
+        let folder = DemoFolder::create(&ports, &nodes, control.address)
             .map_err(CommandError::io("write the demo's files"))?;
         let source = ConfigSource(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
         let _flush = logs.flush_at_end();
-        let balancer = Balancer::start(config, source, logs, None).await?;
+        let balancer = Balancer::start(config, source, logs, StartedBy::Demo).await?;
+        let _control = control.serve(nodes, Arc::clone(&balancer.server));
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
         tour.print(arguments.output == DemoOutput::Json)
             .map_err(CommandError::io("print the addresses"))?;

@@ -1,14 +1,13 @@
 //! Echo node of the demo: a server that puts its name before everything it sends back.
 //!
 //! One port speaks HTTP (the page on `/`, `/healthz`) and WebSocket, another raw TCP by lines. The
-//! node stands for the servers behind a balancer, and knows nothing of the balancer.
+//! node stands for the servers behind a balancer, and knows nothing of the balancer. It can be
+//! killed, and started again on the same ports.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -16,31 +15,47 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
+
+use super::listen::{accept, reply, serve_http};
 
 /// Limit of a line on a raw connection; also far more than a hand-typed message.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
-/// Pause after a failed accept, so that a full fd table does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Page, with `{{node}}` for the node that served it.
 const PAGE: &str = include_str!("page.html");
 
-/// Running node. Dropped, it stops accepting; its connections end with their peers.
+/// Node with its ports. Dropped, it is killed.
 pub(super) struct Node {
     pub name: Arc<str>,
     /// HTTP and WebSocket.
     pub web: SocketAddr,
     /// Raw TCP, by lines.
     pub raw: SocketAddr,
-    _accepting: [AbortOnDropHandle<()>; 2],
+    /// `None`: killed.
+    life: Mutex<Option<Life>>,
+}
+
+/// What ends when the node is killed.
+struct Life {
+    /// Ends every connection.
+    _connections: DropGuard,
+    accepting: [AbortOnDropHandle<()>; 2],
+}
+
+/// What a connection knows of its node.
+#[derive(Clone)]
+struct Owner {
+    name: Arc<str>,
+    killed: CancellationToken,
 }
 
 impl Node {
@@ -50,38 +65,84 @@ impl Node {
     /// No port could be bound.
     pub(super) async fn start(name: &str) -> io::Result<Node> {
         let name: Arc<str> = Arc::from(name);
-        let web = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let raw = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let (web_address, raw_address) = (web.local_addr()?, raw.local_addr()?);
-        let web = tokio::spawn(accept(web, Arc::clone(&name), serve_web));
-        let raw = tokio::spawn(accept(raw, Arc::clone(&name), serve_raw));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (web, raw, life) = Life::begin(&name, [any, any]).await?;
         Ok(Node {
             name,
-            web: web_address,
-            raw: raw_address,
-            _accepting: [AbortOnDropHandle::new(web), AbortOnDropHandle::new(raw)],
+            web,
+            raw,
+            life: Mutex::new(Some(life)),
         })
+    }
+
+    /// Closes the ports and cuts every connection, as the kernel does for a process that dies.
+    pub(super) async fn kill(&self) {
+        let mut life = self.life.lock().await;
+        let Some(Life {
+            _connections,
+            accepting,
+        }) = life.take()
+        else {
+            return;
+        };
+        for task in accepting {
+            task.abort();
+            // Until the port is closed, it could not be bound again.
+            let _ = task.await;
+        }
+    }
+
+    /// Serves again on the same ports; a node that lives goes on.
+    ///
+    /// # Errors
+    /// Another program has taken a port meanwhile.
+    pub(super) async fn revive(&self) -> io::Result<()> {
+        let mut life = self.life.lock().await;
+        if life.is_none() {
+            let (_, _, begun) = Life::begin(&self.name, [self.web, self.raw]).await?;
+            *life = Some(begun);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn is_alive(&self) -> bool {
+        self.life.lock().await.is_some()
     }
 }
 
-/// Accepts for ever; `serve` gets each connection in a task of its own.
-async fn accept<F>(listener: TcpListener, name: Arc<str>, serve: fn(TcpStream, Arc<str>) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, Arc::clone(&name)));
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
+impl Life {
+    async fn begin(
+        name: &Arc<str>,
+        [web, raw]: [SocketAddr; 2],
+    ) -> io::Result<(SocketAddr, SocketAddr, Life)> {
+        let web = TcpListener::bind(web).await?;
+        let raw = TcpListener::bind(raw).await?;
+        let (web_address, raw_address) = (web.local_addr()?, raw.local_addr()?);
+        let owner = Owner {
+            name: Arc::clone(name),
+            killed: CancellationToken::new(),
+        };
+        let connections = owner.killed.clone().drop_guard();
+        let other = owner.clone();
+        let web = accept(web, move |stream| {
+            let served = serve_web(stream, owner.clone());
+            owner.killed.clone().run_until_cancelled_owned(served)
+        });
+        let raw = accept(raw, move |stream| {
+            let served = serve_raw(stream, other.clone());
+            other.killed.clone().run_until_cancelled_owned(served)
+        });
+        let accepting = [tokio::spawn(web), tokio::spawn(raw)];
+        let life = Life {
+            _connections: connections,
+            accepting: accepting.map(AbortOnDropHandle::new),
+        };
+        Ok((web_address, raw_address, life))
     }
 }
 
 /// Echoes line by line; what follows the last newline is echoed at the end of the stream.
-async fn serve_raw(stream: TcpStream, name: Arc<str>) {
+async fn serve_raw(stream: TcpStream, Owner { name, .. }: Owner) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -98,24 +159,16 @@ async fn serve_raw(stream: TcpStream, name: Arc<str>) {
     let _ = write.shutdown().await;
 }
 
-/// Serves one HTTP/1.1 connection, which may become a WebSocket. Errors are the peer's and end the
-/// connection.
-async fn serve_web(stream: TcpStream, name: Arc<str>) {
-    let service = hyper::service::service_fn(move |request| {
-        let name = Arc::clone(&name);
-        async move { Ok::<_, Infallible>(answer(request, &name)) }
-    });
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+/// Serves one HTTP/1.1 connection, which may become a WebSocket.
+async fn serve_web(stream: TcpStream, owner: Owner) {
+    serve_http(stream, |request| ready(answer(request, &owner))).await;
 }
 
-fn answer(request: Request<Incoming>, name: &Arc<str>) -> Response<Full<Bytes>> {
+fn answer(request: Request<Incoming>, owner: &Owner) -> Response<Full<Bytes>> {
     if let Some(key) = websocket_key(&request) {
-        return upgrade(request, &key, name);
+        return upgrade(request, &key, owner.clone());
     }
+    let name = &owner.name;
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/") => {
             let page = PAGE.replace("{{node}}", name);
@@ -132,18 +185,6 @@ fn answer(request: Request<Incoming>, name: &Arc<str>) -> Response<Full<Bytes>> 
     }
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    headers.insert(
-        header::CACHE_CONTROL,
-        http::HeaderValue::from_static("no-store"),
-    );
-    response
-}
-
 /// Returns the key of a WebSocket upgrade request; `None` for any other request.
 fn websocket_key(request: &Request<Incoming>) -> Option<String> {
     let upgrade = request.headers().get(header::UPGRADE)?.to_str().ok()?;
@@ -152,15 +193,14 @@ fn websocket_key(request: &Request<Incoming>) -> Option<String> {
         .then(|| key.to_str().ok().map(str::to_owned))?
 }
 
-fn upgrade(mut request: Request<Incoming>, key: &str, name: &Arc<str>) -> Response<Full<Bytes>> {
-    let name = Arc::clone(name);
+fn upgrade(mut request: Request<Incoming>, key: &str, owner: Owner) -> Response<Full<Bytes>> {
+    let Owner { name, killed } = owner;
     let taken_over = hyper::upgrade::on(&mut request);
-    // The task ends with its connection, which is all that a demo needs to own.
-    tokio::spawn(async move {
+    tokio::spawn(killed.run_until_cancelled_owned(async move {
         if let Ok(stream) = taken_over.await {
             echo(stream, &name).await;
         }
-    });
+    }));
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -229,6 +269,32 @@ mod tests {
             socket.next().await,
             Some(Ok(Message::Close(_))) | None
         ));
+    }
+
+    #[tokio::test]
+    async fn a_killed_node_cuts_its_sockets_and_comes_back_on_its_ports() {
+        let node = node().await;
+        let address = format!("ws://{}/socket", node.web);
+        let (mut socket, _) = tokio_tungstenite::connect_async(&address).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        socket.next().await.unwrap().unwrap();
+        let mut raw = TcpStream::connect(node.raw).await.unwrap();
+        raw.write_all(b"one\n").await.unwrap();
+        let mut answer = [0; 8];
+        raw.read_exact(&mut answer).await.unwrap();
+        node.kill().await;
+        assert!(!node.is_alive().await);
+        // No Close frame: a process that dies says nothing.
+        let left = socket.next().await;
+        assert!(!matches!(left, Some(Ok(_))), "{left:?}");
+        assert!(matches!(raw.read(&mut answer).await, Ok(0) | Err(_)));
+        assert!(TcpStream::connect(node.web).await.is_err());
+        node.revive().await.unwrap();
+        node.revive().await.unwrap();
+        let (mut socket, _) = tokio_tungstenite::connect_async(&address).await.unwrap();
+        socket.send(Message::text("again")).await.unwrap();
+        let answer = socket.next().await.unwrap().unwrap();
+        assert_eq!(answer, Message::text("n7: again"));
     }
 
     #[tokio::test]

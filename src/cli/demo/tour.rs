@@ -109,7 +109,7 @@ Evenkeel demo: three echo nodes (n1, n2, n3) behind one balancer
   config       {config}  (edit and save it: changes are applied at once)
 
 Try
-  the page, in several tabs of a browser: each gets a node; after a drain, \"Reconnect\" finds another
+  the page, in several tabs of a browser: each gets a node; its buttons drain and kill nodes, and its sockets stay open
   curl {page}healthz
   curl --cacert {certificate} {secure_page}healthz
   bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo hello >&3; head -1 <&3'

@@ -1,8 +1,11 @@
-//! `discover = {...}`: backends from DNS.
+//! `discover = {...}`: backends from DNS or from a registry.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::discover_policy::DiscoverPolicy;
+use super::registry::{self, Registry, RegistrySettings};
 use crate::config::address::{host_and_port, host_name};
 use crate::config::declare::Parts;
 use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL, WEIGHT_MAX};
@@ -11,24 +14,25 @@ use crate::config::spec::{COUNT_MAX, DAY, HOUR, number, text, texts, time};
 use crate::config::value_types;
 
 table! {
-    /// Backends from DNS: either `dns` or `srv`. An error or an empty answer keeps the last good
-    /// set.
+    /// Backends from DNS or from a registry: one of `dns`, `srv`, `file`, `http`, `consul`, `etcd`,
+    /// `redis`, `eureka`, `nacos`, `kubernetes`, `zookeeper` and `gatewayworker`. An error or an
+    /// empty answer keeps the last good set.
     pub struct Discover {
-        /// Name servers to ask; none = the system's.
+        /// Name servers to ask; none = the system's. Of `dns` and `srv`.
         nameservers: Vec<SocketAddr> =
             texts("an IP address such as \"10.0.0.53\" or \"10.0.0.53:5353\""),
             default(Vec::new()) by value_types::texts(read_nameserver);
-        /// Least time between two lookups, whatever the records say.
+        /// Least time between two lookups, whatever the records say. Of `dns` and `srv`.
         ///
         /// Floor for zones that answer with a TTL of 0.
         min_ttl: Duration = time(100, DAY), default(MIN_TTL);
-        /// Longest time between two lookups.
+        /// Longest time between two lookups. Of `dns` and `srv`.
         ///
         /// A change of the set is seen after this at the latest, however long its TTL.
         max_ttl: Duration = time(100, DAY), default(MAX_TTL);
-        /// Time limit of one lookup, over all name servers.
+        /// Time limit of one lookup, over all name servers, or of one request to a registry.
         timeout: Duration = time(10, HOUR), default(DISCOVER_TIMEOUT);
-        /// Weight of every backend that `dns` finds; SRV records have their own.
+        /// Weight of every backend that is found without one of its own; SRV records have theirs.
         ///
         /// All alike.
         weight: u16 = number(0, WEIGHT_MAX), default(1);
@@ -44,32 +48,71 @@ table! {
         /// above the lowest priority are backups.
         srv: Option<DiscoverSource> = text("a service name, such as \"_ws._tcp.chat.internal\""),
             optional by value_types::text(read_service);
+        /// Where a registry is and what is asked for.
+        registry: RegistrySettings, keys;
+        /// Handling of backends that are not found any more.
+        handling: DiscoverPolicy, keys;
     }
     with {
-        /// Records that are looked up.
+        /// Names or service that are looked up.
         source: DiscoverSource,
+        /// Handling of backends that are not found any more.
+        policy: DiscoverPolicy,
     }
     rules choose_source;
 }
 
-/// Records that are looked up.
+/// Names or service that are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiscoverSource {
     /// Every A and AAAA record is a backend.
     Dns { host: String, port: u16 },
     /// SRV: target, port, weight; priorities above the lowest become `backup`.
     Srv { name: String },
+    /// A service of a registry, or a list of backends.
+    Registry(Arc<Registry>),
 }
 
+/// Keys that choose a source, each a kind of its own.
+const SOURCES: [&str; 12] = [
+    "dns",
+    "srv",
+    "file",
+    "http",
+    "consul",
+    "etcd",
+    "redis",
+    "eureka",
+    "nacos",
+    "kubernetes",
+    "zookeeper",
+    "gatewayworker",
+];
+
 fn choose_source(table: &TableReader<'_>, discover: &mut Parts<Discover>) {
-    match (table.has("dns"), table.has("srv")) {
-        (true, true) => table.conflict("srv", "`dns` is given too; give one of them"),
-        (false, false) => table.missing("dns", "nothing to look up", "`dns` or `srv`"),
-        (false, true) => table.conflict("weight", "SRV records have weights of their own"),
-        (true, false) => {}
+    let given: Vec<&str> = SOURCES.into_iter().filter(|key| table.has(key)).collect();
+    match given[..] {
+        [] => {
+            let sources = SOURCES.map(|key| format!("`{key}`"));
+            table.missing("dns", "nothing to look up", &sources.join(", "));
+        }
+        [first, ref others @ ..] => {
+            let why = format!("`{first}` is given too; give one of them");
+            table.conflicts(others, &why);
+        }
+    }
+    if table.has("srv") {
+        table.conflict("weight", "SRV records have weights of their own");
     }
     let dns = discover.dns.take().flatten();
-    discover.source = dns.or(discover.srv.take().flatten());
+    let name = dns.or(discover.srv.take().flatten());
+    discover.policy = discover.handling.take();
+    let settings = discover.registry.take();
+    let registry = match given[..] {
+        [source] => registry::choose(table, settings, source),
+        _ => None,
+    };
+    discover.source = name.or(registry.map(DiscoverSource::Registry));
     if discover.min_ttl > discover.max_ttl {
         table.conflict(
             table.first_of(["min_ttl", "max_ttl"]),

@@ -116,8 +116,8 @@ pub(super) fn has_backups(
     discover: Option<&Option<Discover>>,
 ) -> bool {
     let may_be_found = discover.is_none_or(|discover| {
-        let source = discover.as_ref().map(|discover| &discover.source);
-        matches!(source, Some(DiscoverSource::Srv { .. }))
+        let discover = discover.as_ref();
+        discover.is_some_and(|one| !matches!(one.source, DiscoverSource::Dns { .. }))
     });
     may_be_found || backends.is_none_or(|backends| backends.iter().any(|one| one.backup))
 }

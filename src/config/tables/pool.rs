@@ -35,7 +35,7 @@ table! {
         balance: Balance, keys;
         /// Nodes of the pool. It needs some, or `discover`.
         backends as "backend": Vec<Backend>, empty;
-        /// Nodes from DNS, beside or in place of `backend`.
+        /// Nodes from DNS or from a registry, beside or in place of `backend`.
         discover: Option<Discover>, optional;
         /// Time limit of one connect to a backend. After 1.5 s without an answer another backend
         /// with room is tried.

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::config::{Discover, DiscoverSource};
+use crate::config::{Discover, DiscoverPolicy, DiscoverSource};
 use crate::net::Endpoint;
-use crate::pool::DiscoveredBackend;
 use crate::pool::states::{BackendState, OperatorState};
+use crate::pool::{DiscoveredBackend, DiscoveryState};
 
 #[test]
 fn a_reload_keeps_what_belongs_to_a_backend() {
@@ -84,11 +84,12 @@ fn a_removed_pool_takes_nothing_and_can_come_back() {
 fn found(names: &[&str]) -> Vec<DiscoveredBackend> {
     let one = |name: &&str| DiscoveredBackend {
         name: (*name).to_owned(),
-        address: Endpoint::Tcp("127.0.0.1:9501".parse().unwrap()),
-        host: "chat.test".to_owned(),
+        address: Address::Tcp("127.0.0.1:9501".parse().unwrap()),
+        host: Some("chat.test".to_owned()),
         weight: 1,
         backup: false,
         max_connections: 0,
+        state: DiscoveryState::Ready,
     };
     names.iter().map(one).collect()
 }
@@ -106,6 +107,7 @@ fn discovering() -> config::Pool {
         timeout: Duration::from_secs(5),
         weight: 1,
         max_connections: 0,
+        policy: DiscoverPolicy::default(),
     });
     discovering
 }
@@ -184,4 +186,41 @@ fn what_is_remembered_of_vanished_nodes_is_bounded() {
     pool.apply_discovered(found(&["x0", "x1028"]));
     assert_eq!(backend(&pool, "x0").operator(), OperatorState::Ready);
     assert_eq!(backend(&pool, "x1028").operator(), OperatorState::Maint);
+}
+
+#[test]
+fn a_backend_that_discovery_drains_or_does_not_list_gets_nothing_and_comes_back() {
+    let pool = Pool::new(&discovering());
+    let says = |state| {
+        let mut found = found(&["x"]);
+        found[0].state = state;
+        pool.apply_discovered(found);
+        backend(&pool, "x").state(clock())
+    };
+    assert_eq!(says(DiscoveryState::Ready), BackendState::Up);
+    let x = backend(&pool, "x");
+    let lease = Lease::take(&x).unwrap();
+    for (state, reason) in [
+        (DiscoveryState::Drain, "drained by discovery"),
+        (DiscoveryState::Absent, "not listed by discovery any more"),
+    ] {
+        assert_eq!(says(state), BackendState::Drain);
+        assert_eq!(x.reason(), reason);
+        assert!(x.is_leaving() && !x.is_retired());
+        assert!(names(&pool, 9).iter().all(|name| name == "a"));
+        assert_eq!(says(DiscoveryState::Ready), BackendState::Up);
+        assert_eq!(x.reason(), "ready again by discovery");
+    }
+    // The operator's drain stands beside it.
+    x.set_operator(OperatorState::Drain);
+    says(DiscoveryState::Drain);
+    x.set_operator(OperatorState::Ready);
+    assert_eq!(x.state(clock()), BackendState::Drain);
+    // Left out, it is removed, and known as absent while a session is on it.
+    pool.apply_discovered(found(&["y"]));
+    assert!(x.is_retired() && x.is_absent());
+    assert!(Arc::ptr_eq(&x, &backend(&pool, "x")));
+    assert_eq!(says(DiscoveryState::Ready), BackendState::Up);
+    assert!(Arc::ptr_eq(&x, &backend(&pool, "x")) && !x.is_retired());
+    drop(lease);
 }

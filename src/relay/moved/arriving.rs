@@ -15,6 +15,7 @@ use crate::relay::workers::Workers;
 use crate::wire::moved::MovedSession;
 
 /// Reason for which a session is not taken in.
+#[allow(dead_code, reason = "the live upgrade finds listeners and pools")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArrivalError {
     #[error("no listener {0:?}")]

@@ -80,8 +80,11 @@ impl Session {
         let frames = self.frames.as_deref().map(|frames| frames.export(now));
         Ok(MovedSession {
             record: self.record.export(),
-            client: client.export(),
-            backend: backend.own_socket().map(|_| backend.export()),
+            client: client.export()?,
+            backend: match backend.own_socket() {
+                Some(_) => Some(backend.export()?),
+                None => None,
+            },
             from_client: self.directions[CLIENT].export(),
             from_backend: self.directions[BACKEND].export(),
             timeouts: MovedTimeouts {

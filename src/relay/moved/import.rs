@@ -22,10 +22,11 @@ use crate::wire::moved::{MovedFrames, MovedGap, MovedSession, MovedSide};
 /// # Errors
 /// The part that does not.
 pub(super) fn check(state: &MovedSession, parts: &ArrivingParts) -> Result<(), ArrivalError> {
-    let legs = [Some(&state.client), state.backend.as_ref()];
-    let faults = legs.into_iter().flatten().map(|leg| leg.fault.as_deref());
-    if faults.flatten().any(|word| Cause::of_word(word).is_none()) {
-        return Err(ArrivalError::Value("fault of a leg"));
+    let mut legs = [Some(&state.client), state.backend.as_ref()]
+        .into_iter()
+        .flatten();
+    if !legs.all(Leg::is_importable) {
+        return Err(ArrivalError::Value("leg"));
     }
     let wants_resume = state
         .frames
@@ -81,7 +82,7 @@ impl Session {
         let ArrivingSession { state, parts } = arriving;
         let frames = frames(state.frames, &parts, now)?;
         let backend = match (&state.backend, backend) {
-            (Some(moved), Some(socket)) => Leg::import(moved, socket),
+            (Some(moved), Some(socket)) => Leg::import(moved, socket)?,
             (None, None) => Leg::absent()?,
             _ => return None,
         };
@@ -89,12 +90,13 @@ impl Session {
             Some(gap) => SessionPhase::Gap(Box::new(import_gap(*gap, now)?)),
             None => SessionPhase::Open,
         };
+        let client = Leg::import(&state.client, client)?;
         let record =
             ConnectionRecord::import(&state.record, &parts.listener, parts.backend.as_ref());
         let timeouts = state.timeouts;
         Some(Session {
             record,
-            legs: [Leg::import(&state.client, client), backend],
+            legs: [client, backend],
             directions: [
                 Direction::import(state.from_client, now),
                 Direction::import(state.from_backend, now),

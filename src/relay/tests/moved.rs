@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
 use fastrand::Rng;
+use rustls::version::{TLS12, TLS13};
 
+use super::model::bench::tls_leg_over;
 use super::resume::peer::{Framed, Peer, Wire, message};
 use super::resume::world::{Asks, Sought};
 use super::*;
@@ -70,16 +72,20 @@ enum Kind {
     HalfClosed,
     /// The client reads nothing.
     Stalled,
+    Tls12,
+    Tls13,
     /// Messages with compressed payload both ways, and pings of ours.
     WebSocket,
     /// Has lost its backend, and looks for another.
     InGap,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 7] = [
     Kind::Raw,
     Kind::HalfClosed,
     Kind::Stalled,
+    Kind::Tls12,
+    Kind::Tls13,
     Kind::WebSocket,
     Kind::InGap,
 ];
@@ -122,14 +128,20 @@ fn inode(socket: &impl AsRawFd) -> String {
 }
 
 /// A leg, its outer end, and the name of its socket.
-fn leg_of(kind: Kind) -> (SocketHandoff, Wire, String) {
+fn leg_of(kind: Kind, side: usize) -> (SocketHandoff, Wire, String) {
     let (outer, inner) = if kind == Kind::Stalled {
         tight_pair()
     } else {
         pair()
     };
     let name = inode(&inner);
-    (raw(inner, &[]), nonblocking(Wire::Raw(outer)), name)
+    let version = match kind {
+        Kind::Tls12 if side == 0 => &TLS12,
+        Kind::Tls13 if side == 0 => &TLS13,
+        _ => return (raw(inner, &[]), nonblocking(Wire::Raw(outer)), name),
+    };
+    let (leg, client) = tls_leg_over((outer, inner), version, 5000, &[]);
+    (leg, nonblocking(Wire::Tls(Box::new(client))), name)
 }
 
 fn resume_settings() -> Arc<config::Resume> {
@@ -175,8 +187,8 @@ impl Load {
     }
 
     fn add(&mut self, kind: Kind) {
-        let (client, client_end, client_name) = leg_of(kind);
-        let (backend, backend_end, backend_name) = leg_of(kind);
+        let (client, client_end, client_name) = leg_of(kind, 0);
+        let (backend, backend_end, backend_name) = leg_of(kind, 1);
         self.sockets.extend([client_name, backend_name]);
         let (guards, end) = guards();
         let record = ConnectionRecord::new(&self.bench.counters, crate::net::Peer::Unix);

@@ -26,7 +26,7 @@ impl Server {
                 self.jobs.abort_of(&JobTarget::Backend(Arc::clone(backend)));
                 self.failover.keep(backend);
             }
-            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
+            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_automatic_of(backend),
         }
     }
 
@@ -44,7 +44,8 @@ impl Server {
         Some(listeners::present(listening))
     }
 
-    /// Starts a job of the operator, here and in the process before as long as that has connections.
+    /// Starts a job of the operator, here and in the process before as long as that has
+    /// connections.
     ///
     /// # Errors
     /// [`TooMany`].

@@ -1,8 +1,9 @@
 //! Control of live connections: decides who is closed or moved, and never touches a socket.
 //!
-//! `jobs` does it, at a limited rate. The operator (`drain`), `failover` and `rebalance` start
-//! jobs; `pings` asks the sessions of a backend that is down for a sign of life.
+//! `jobs` does it, at a limited rate. The operator (`drain`), `failover`, `departures` and
+//! `rebalance` start jobs; `pings` asks the sessions of a backend that is down for a sign of life.
 
+mod departures;
 mod drain;
 pub(super) mod failover;
 pub(crate) mod jobs;
@@ -11,6 +12,7 @@ mod rebalance;
 
 use std::sync::Arc;
 
+use self::departures::DepartureWatch;
 use self::failover::FailoverWatch;
 use self::rebalance::RebalanceWatch;
 use super::state::Server;
@@ -21,4 +23,5 @@ use super::watch::watcher::watch;
 pub(super) fn start(server: &Arc<Server>) {
     watch(server, WatchedPools::<RebalanceWatch>::default);
     watch(server, WatchedPools::<FailoverWatch>::default);
+    watch(server, WatchedPools::<DepartureWatch>::default);
 }

@@ -34,7 +34,7 @@ impl Server {
         give_all::<BackendTls>(pools, &prepared.tls);
         give_all::<Sticky>(pools, &prepared.sticky);
         let config = Arc::clone(config);
-        let start = |pool| RunningPool::start(pool, self.relay(), self.runtimes());
+        let start = |pool| RunningPool::start(pool, self.relay(), &self.sources, self.runtimes());
         let removed = live.swap_pools(prepared.pools, prepared.started, &config, start);
         live.retire(removed, grace, &self.control_runtime());
         let before = std::mem::take(&mut live.listeners);

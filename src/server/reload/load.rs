@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::load_error::LoadError;
-use crate::config::{self, BackendTls, Bind, Config, FileRights, ListenerTls, Sticky, TcpOptions};
+use crate::config::{
+    self, BackendTls, Bind, Config, DiscoverSource, FileRights, ListenerTls, Sticky, TcpOptions,
+};
+use crate::discovery;
 use crate::health;
 use crate::net::options::verify_congestion;
 use crate::net::verify_rights;
@@ -35,6 +38,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
             errors.push(LoadError::of_pool(pool, "check", error.file(), &error));
         }
     }
+    errors.extend(registry_errors(config));
     errors.extend(congestion_errors(config));
     errors.extend(rights_errors(config));
     let tls = load_files::<BackendTls>(config, &mut errors);
@@ -73,6 +77,24 @@ fn listener_errors(index: usize, listener: &config::Listener, first: TlsError) -
         LoadError::new(&part, format!("listener[{index}].tls"), error.file(), error)
     };
     found.iter().map(error).collect()
+}
+
+/// Files of registries that cannot be used.
+fn registry_errors(config: &Config) -> Vec<LoadError> {
+    let pools = config.pools.values();
+    let errors = pools.filter_map(|pool| match &pool.discover.as_ref()?.source {
+        DiscoverSource::Registry(registry) => {
+            let (file, error) = discovery::verify(registry).err()?;
+            Some(LoadError::of_pool(
+                pool,
+                "discover",
+                file.as_deref(),
+                &error,
+            ))
+        }
+        DiscoverSource::Dns { .. } | DiscoverSource::Srv { .. } => None,
+    });
+    errors.collect()
 }
 
 /// Congestion control algorithms that this kernel does not let this process use.

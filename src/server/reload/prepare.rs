@@ -74,7 +74,12 @@ impl Server {
         let new = wanted.iter().filter(|(name, _)| !known.contains_key(*name));
         let started: BTreeMap<_, _> = new
             .map(|(name, pool)| {
-                let running = RunningPool::start(Arc::clone(pool), self.relay(), self.runtimes());
+                let running = RunningPool::start(
+                    Arc::clone(pool),
+                    self.relay(),
+                    &self.sources,
+                    self.runtimes(),
+                );
                 (name.clone(), running)
             })
             .collect();

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::load::sockets;
-use crate::config::{Bind, Certificate, Config, Draft, Finding, Identity, ListenerTls, Terminate};
+use crate::config::{
+    Bind, Certificate, Config, DiscoverSource, Draft, Finding, Identity, ListenerTls, Terminate,
+};
 use crate::net::{self, PortHolder};
 use crate::server::watch::expiry::ends_soon;
 use crate::tls;
@@ -89,6 +91,14 @@ fn secrets(config: &Config) -> impl Iterator<Item = (String, &Path)> {
         let files = files.chain(&admin.token_file);
         files.map(|file| ("admin".to_owned(), file.as_path()))
     });
+    let registries = config.pools.iter().filter_map(|(name, pool)| {
+        let DiscoverSource::Registry(registry) = &pool.discover.as_ref()?.source else {
+            return None;
+        };
+        let file = registry.token_file.as_deref()?;
+        Some((format!("pool.{name}.discover"), file))
+    });
+    let pools = pools.chain(registries);
     listeners.chain(identities).chain(pools).chain(tokens)
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Arrivals {
 }
 
 struct Arrival {
+    /// Of its listener, pool and backend.
+    names: [String; 3],
     session: ArrivingSession,
     client: OwnedFd,
     backend: Option<OwnedFd>,
@@ -67,7 +69,8 @@ impl Arrivals {
             let session = server.arriving(state);
             taken.push(session.is_ok());
             match session {
-                Ok(session) => self.ready.push(Arrival {
+                Ok((session, names)) => self.ready.push(Arrival {
+                    names,
                     session,
                     client,
                     backend,
@@ -82,6 +85,7 @@ impl Arrivals {
     pub(super) fn adopt(&mut self, server: &Server) {
         for arrival in std::mem::take(&mut self.ready) {
             let Arrival {
+                names,
                 session,
                 client,
                 backend,
@@ -89,6 +93,7 @@ impl Arrivals {
             if let Err(error) = server.relay().adopt_moved(session, client, backend) {
                 tracing::warn!(%error, "upgrade: a session could not be taken over");
             }
+            server.moved_here(&names);
         }
     }
 
@@ -109,7 +114,7 @@ impl Arrivals {
 
 impl Server {
     /// Connects a session of the old process to its listener and its backend here.
-    fn arriving(&self, state: &[u8]) -> Result<ArrivingSession, String> {
+    fn arriving(&self, state: &[u8]) -> Result<(ArrivingSession, [String; 3]), String> {
         let state = moved::decode(state).map_err(|error| error.to_string())?;
         let name = state.record.listener.clone();
         let listening = {
@@ -121,8 +126,13 @@ impl Server {
         let listening = listening.ok_or_else(unknown)?;
         let name = state.record.pool.clone().unwrap_or_default();
         let pool = self.pool(&name);
-        let pool = pool.ok_or_else(|| ArrivalError::Pool(name).to_string())?;
+        let pool = pool.ok_or_else(|| ArrivalError::Pool(name.clone()).to_string())?;
+        // Between two backends it counts at none.
+        let backend = state.record.backend.clone();
+        let backend = backend.filter(|_| state.gap.is_none()).unwrap_or_default();
+        let names = [state.record.listener.clone(), name, backend];
         let arriving = listening.arrive(state, &pool);
-        arriving.map_err(|error| error.to_string())
+        let arriving = arriving.map_err(|error| error.to_string())?;
+        Ok((arriving, names))
     }
 }

@@ -10,7 +10,8 @@ use crate::server::control::jobs::JobState;
 
 /// First word of each process.
 const MAGIC: &str = "evenkeel-upgrade";
-/// Formats that this version speaks. A change that an older reader would misunderstand is a new one.
+/// Formats that this version speaks. A change that an older reader would misunderstand is a new
+/// one.
 const FORMATS: RangeInclusive<u32> = 1..=1;
 
 /// Who a process is.
@@ -85,8 +86,8 @@ pub(super) enum FromOld {
     Switch,
     /// With a document: the totals as they are now.
     Totals,
-    /// Live sessions are offered. With a sealed file of their states, one behind the other, then the
-    /// sockets of each: its client's, and its backend's where it has one.
+    /// Live sessions are offered. With a sealed file of their states, one behind the other, then
+    /// the sockets of each: its client's, and its backend's where it has one.
     Sessions {
         batch: u64,
         lengths: Vec<usize>,

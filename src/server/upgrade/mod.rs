@@ -2,8 +2,8 @@
 //! which was started from the binary at the same path.
 //!
 //! `old` and `remainder` are the part of the process that hands over, `new` that of the one that
-//! takes over. `departing` and `arriving` move live sessions. `message` and `document` are what goes between them over the `channel`. `progress`
-//! is what a server keeps of all this.
+//! takes over. `departing` and `arriving` move live sessions. `message` and `document` are what
+//! goes between them over the `channel`. `progress` is what a server keeps of all this.
 
 mod arriving;
 mod channel;

@@ -194,6 +194,7 @@ impl OldProcess {
             left = status.connections,
             "upgrade: took over"
         );
+        server.upgrade.succeeded();
         server.upgrade.set_predecessor(sender, status);
         let weak = Arc::downgrade(server);
         let run = move || {

@@ -10,7 +10,6 @@ use super::message::FromNew;
 use super::remainder::{LeftListener, Remainder};
 use super::status::{UpgradePhase, Upgraded};
 use super::successor::{ConfiguredSocket, NewProcess};
-use crate::net::Bound;
 use crate::proxy::Listening;
 use crate::server::lifecycle::StopStage;
 use crate::server::listeners;
@@ -117,7 +116,6 @@ impl Server {
         self.upgrade.set_successor(new.handle());
         self.upgrade.forget_freezes();
         self.upgrade.enter(UpgradePhase::HandedOver);
-        self.upgrade.succeeded();
         // A process between two others is no one's to take back from.
         self.upgrade.tell_predecessor(&FromNew::Settled);
         let upgraded = Upgraded {
@@ -132,7 +130,11 @@ impl Server {
             milliseconds = started.elapsed().as_millis(),
             "upgraded: the new process serves"
         );
-        let sockets = sockets.into_iter().map(|(_, bound)| bound).collect();
+        let taken = sockets.into_iter().enumerate();
+        let taken = taken.filter(|(place, _)| !unused.contains(place));
+        let sockets: Vec<_> = taken.map(|(_, (_, bound))| bound).collect();
+        // Their files are the new process's, even if this one ends soon.
+        sockets.iter().for_each(|bound| bound.give_up());
         Ok((upgraded, Remainder::new(self, new, left, sockets)))
     }
 
@@ -161,6 +163,8 @@ impl Server {
         for listening in present {
             if is_unused(&listening) {
                 self.proxy.runtime.block_on(listening.stop());
+                let is_it = |one: &Arc<Listening>| Arc::ptr_eq(one, &listening);
+                lock(&self.live).listeners.retain(|one| !is_it(one));
             } else {
                 let bound = self.proxy.runtime.block_on(listening.leave());
                 left.push((listening, bound));
@@ -173,10 +177,7 @@ impl Server {
     }
 
     /// Closes this process's handles of the sockets; the new one has them alone from now on.
-    pub(super) fn give_up_listeners(&self, sockets: &[Arc<Bound>]) {
-        for bound in sockets {
-            bound.give_up();
-        }
+    pub(super) fn give_up_listeners(&self) {
         let mut live = lock(&self.live);
         let taken = std::mem::take(&mut live.listeners);
         let status = |listening| listeners::status(listening, ListenerState::Stopped);

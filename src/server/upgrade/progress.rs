@@ -47,8 +47,8 @@ pub(in crate::server) struct Upgrades {
     /// Cancelled when the probation is over: this process has nothing to do but to end its
     /// connections.
     pub(in crate::server) settled: CancellationToken,
-    /// Cancelled when the new process has ended.
-    pub(in crate::server) successor_ended: CancellationToken,
+    /// Whether the latest new process has ended.
+    successor_ended: watch::Sender<bool>,
     /// The first process of the container ends with this one.
     is_guarded: AtomicBool,
     /// Whether a service manager is told of the life of this process.
@@ -78,7 +78,7 @@ impl Default for Upgrades {
             stop_wanted: Notify::new(),
             manager_told: Notify::new(),
             settled: CancellationToken::new(),
-            successor_ended: CancellationToken::new(),
+            successor_ended: watch::Sender::new(false),
             is_guarded: AtomicBool::new(false),
             has_manager: AtomicBool::new(false),
         }
@@ -195,6 +195,20 @@ impl Upgrades {
         std::mem::replace(&mut *lock(&self.latest_totals), totals)
     }
 
+    /// Changes the latest numbers of the process before; returns its live connections before and
+    /// after that.
+    pub(super) fn change_totals(&self, change: impl FnOnce(&mut Totals)) -> (u64, u64) {
+        let mut totals = lock(&self.latest_totals);
+        let before = totals.live;
+        change(&mut totals);
+        let now = totals.live;
+        drop(totals);
+        if let Some(predecessor) = &mut *lock(&self.predecessor) {
+            predecessor.status.connections = now;
+        }
+        (before, now)
+    }
+
     pub(super) fn latest_totals(&self) -> Totals {
         lock(&self.latest_totals).clone()
     }
@@ -243,7 +257,26 @@ impl Upgrades {
         lock(&self.successor).is_some()
     }
 
+    /// Notes that the new process has ended.
+    pub(super) fn note_end_of_successor(&self) {
+        self.set_successor(None);
+        self.successor_ended.send_replace(true);
+    }
+
+    /// Returns when the latest new process has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn outlived_successor(&self) {
+        let mut ended = self.successor_ended.subscribe();
+        // The sender lives as long as this.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
     pub(super) fn set_successor(&self, process: Option<OwnedFd>) {
+        if process.is_some() {
+            self.successor_ended.send_replace(false);
+        }
         *lock(&self.successor) = process;
     }
 

@@ -39,8 +39,6 @@ pub(super) struct Remainder {
     /// `None`: the probation is over.
     probation_until: Option<Instant>,
     told_at: Instant,
-    /// Nothing has moved since then.
-    is_told: bool,
     /// The new process is being stopped, by whoever: its end is no failure.
     is_stopping: bool,
     /// The other end of the channel is closed.
@@ -70,7 +68,6 @@ impl Remainder {
             departures: Departures::default(),
             probation_until: Some(now + server.config().upgrade.probation),
             told_at: now,
-            is_told: true,
             is_stopping: false,
             is_deaf: false,
         }
@@ -113,15 +110,8 @@ impl Remainder {
         if self.new_has_ended() {
             return self.ended(&server);
         }
-        if (!self.is_told || self.told_at.elapsed() >= SPACING) && !self.is_deaf {
-            (self.told_at, self.is_told) = (Instant::now(), true);
-            let totals = Totals::of(&server);
-            // One that does not read is not waited for again.
-            self.is_deaf = self
-                .new
-                .channel
-                .send_document(&FromOld::Totals, &totals)
-                .is_err();
+        if self.told_at.elapsed() >= SPACING {
+            self.tell(&server);
         }
         if self
             .probation_until
@@ -132,6 +122,17 @@ impl Remainder {
         Turn::Next
     }
 
+    /// Tells the new process what is counted here.
+    fn tell(&mut self, server: &Server) {
+        self.told_at = Instant::now();
+        if !self.is_deaf {
+            let totals = Totals::of(server);
+            let told = self.new.channel.send_document(&FromOld::Totals, &totals);
+            // One that does not read is not waited for again.
+            self.is_deaf = told.is_err();
+        }
+    }
+
     /// Moves what can move: all at first, later what was in set-up and is established now.
     fn move_sessions(&mut self, server: &Arc<Server>) {
         if self.is_deaf || self.is_stopping || server.relay().live() == 0 {
@@ -140,8 +141,8 @@ impl Remainder {
         if let Err(error) = self.departures.pass(server, &mut self.new) {
             tracing::warn!(%error, "upgrade: sessions stay in this process for now");
         }
-        // What the new process knows of this one's connections is outdated at once.
-        self.is_told = false;
+        // What the new process knows of this one's connections is outdated.
+        self.tell(server);
         for message in std::mem::take(&mut self.departures.others) {
             self.answer(server, message);
         }
@@ -202,8 +203,7 @@ impl Remainder {
     /// again.
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
         let status = self.new.end();
-        server.upgrade.set_successor(None);
-        server.upgrade.successor_ended.cancel();
+        server.upgrade.note_end_of_successor();
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
@@ -217,6 +217,7 @@ impl Remainder {
         server.upgrade.failed(format!(
             "the new process ended within its probation ({status})"
         ));
+        self.sockets.iter().for_each(|bound| bound.take_back());
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(old, bound)| {
             let origin = ListenerOrigin::Moved(&old);
@@ -236,7 +237,8 @@ impl Remainder {
     fn settle(&mut self, server: &Arc<Server>) {
         self.probation_until = None;
         self.listeners.clear();
-        server.give_up_listeners(&std::mem::take(&mut self.sockets));
+        self.sockets.clear();
+        server.give_up_listeners();
         if is_init() {
             tracing::info!(
                 "upgrade: the probation is over; process 1 stays, for the container's sake"

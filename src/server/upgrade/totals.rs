@@ -3,6 +3,7 @@
 //! no total begins anew, and limits and picks see the connections of both.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
@@ -121,6 +122,17 @@ impl Totals {
         }
     }
 
+    /// Takes a connection that has moved out of what the other process has live.
+    fn forget_one(&mut self, [listener, pool, backend]: &[String; 3]) {
+        self.live = self.live.saturating_sub(1);
+        if let Some(listener) = self.listeners.get_mut(listener) {
+            listener.forget_one();
+        }
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.forget_one(backend);
+        }
+    }
+
     /// The same without what lives: its process is gone.
     pub(in crate::server) fn without_live(&self) -> Totals {
         let listeners = self.listeners.iter();
@@ -139,6 +151,28 @@ impl Totals {
 }
 
 impl Server {
+    /// A session of the other process has moved here, where it counts by itself.
+    pub(super) fn moved_here(&self, names: &[String; 3]) {
+        let [listener, pool, backend] = names;
+        let (before, now) = self
+            .upgrade
+            .change_totals(|totals| totals.forget_one(names));
+        self.limits().set_elsewhere(before, now);
+        let live = lock(&self.live);
+        let mut listeners = live.listeners.iter().map(|one| one.counters());
+        if let Some(counters) = listeners.find(|one| *one.name == **listener) {
+            counters.live.fetch_sub(1, Ordering::Relaxed);
+        }
+        let pool = live
+            .pools
+            .get(pool)
+            .map(|running| Arc::clone(&running.pool));
+        drop(live);
+        if let Some(pool) = pool {
+            pool.moved_here(backend);
+        }
+    }
+
     fn participants(&self) -> Vec<Arc<dyn crate::server::ReloadParticipant>> {
         lock(&self.participants).clone()
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
-use tokio::time::sleep;
 
+use crate::net::rest;
 use crate::pool::supervise;
 use crate::server::state::Server;
 
@@ -49,7 +49,7 @@ async fn look_on(server: Weak<Server>, mut committed: Receiver<()>, mut watcher:
             continue;
         };
         tokio::select! {
-            () = sleep(wait) => {}
+            () = rest(wait) => {}
             () = watcher.event() => {}
         }
     }

@@ -141,9 +141,10 @@ impl TlsSession {
         let read = import_direction(suite, &keys.read)?;
         let write = import_direction(suite, &keys.write)?;
         let mut session = Self {
-            status: match keys.is_peer_closed {
-                true => PeerStatus::Closed,
-                false => PeerStatus::Open,
+            status: if keys.is_peer_closed {
+                PeerStatus::Closed
+            } else {
+                PeerStatus::Open
             },
             pending: keys.pending,
             is_finished: keys.is_finished,

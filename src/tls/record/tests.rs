@@ -812,7 +812,7 @@ fn an_idle_session_is_small() {
             }
             let each = (resident() - before) / COUNT;
             println!("{:?}, cool {cool}: {each} bytes", kept[0].suite.version());
-            assert!(each < 2500);
+            assert!(each < 1600);
             all.push(kept);
         }
     }

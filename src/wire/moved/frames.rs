@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use super::is_default;
+use super::rate::MovedRate;
 use super::resume::MovedResume;
 
 /// Frames of both directions.
@@ -116,6 +117,10 @@ pub enum MovedClose {
 }
 
 /// Frames that go in, frames that are taken out, and a change of the reader.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a number of the format"
+)]
 #[derive(Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedEdits {
@@ -172,16 +177,6 @@ pub struct MovedLimits {
     #[n(4)]
     #[cbor(skip_if = "is_default")]
     pub pings_full_in_ns: u64,
-}
-
-/// A count in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct MovedRate {
-    #[n(0)]
-    pub count: u64,
-    #[n(1)]
-    pub per_ns: u64,
 }
 
 /// Pings of ours.

@@ -2,8 +2,8 @@
 
 use minicbor::{Decode, Encode};
 
-use super::frames::MovedRate;
 use super::is_default;
+use super::rate::MovedRate;
 use super::record::MovedPeer;
 
 /// Means to outlive its backend.

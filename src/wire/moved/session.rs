@@ -9,7 +9,7 @@ use super::resume::MovedGap;
 use super::tls::MovedTls;
 
 /// A live session, but for its sockets.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedSession {
     #[n(0)]
@@ -98,7 +98,7 @@ pub enum MovedSide {
 }
 
 /// Timeouts, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedTimeouts {
     #[n(0)]

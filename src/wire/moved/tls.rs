@@ -1,10 +1,15 @@
 //! TLS of a leg: keys, sequence numbers, and parts of records and messages.
 
 use minicbor::{Decode, Encode};
+use zeroize::Zeroize;
 
 use super::is_default;
 
 /// TLS of a leg.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a number of the format"
+)]
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct MovedTls {
@@ -79,6 +84,12 @@ pub struct MovedSecret {
     #[n(1)]
     #[cbor(skip_if = "is_default")]
     pub sequence: u64,
+}
+
+impl Drop for MovedSecret {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
 }
 
 /// Version of TLS.

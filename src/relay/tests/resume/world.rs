@@ -72,6 +72,8 @@ pub enum Went {
 pub struct World<'a> {
     pub bench: &'a Bench,
     pub rng: Rng,
+    /// Chooses moves alone, so that a seed has the same peers as without them.
+    pub moves: Rng,
     pub client: Peer,
     pub backends: Vec<Peer>,
     pub went: Vec<Went>,
@@ -203,6 +205,7 @@ impl<'a> World<'a> {
             has_tls,
             migrator,
             at: 0,
+            moves: Rng::with_seed(!seed),
             rng,
         };
         for _ in 0..world.rng.usize(1..20) {
@@ -294,8 +297,10 @@ impl<'a> World<'a> {
     pub fn act(&mut self) {
         let piece = self.piece();
         let may_die = self.backends.len() < MAX_BACKENDS && self.open_gap.is_none();
-        match self.rng.u8(..44) {
-            41..44 => self.shift(),
+        if self.moves.u8(..14) == 0 {
+            self.shift();
+        }
+        match self.rng.u8(..41) {
             0..9 => self.client.write(piece),
             9..15 => self.backend().write(piece),
             15..21 => drop(self.client.read(piece)),
@@ -361,7 +366,7 @@ impl<'a> World<'a> {
         };
         let state = frozen.export().unwrap();
         let resumes = state.frames.is_some_and(|one| one.resume.is_some());
-        if self.rng.u8(..4) == 0 {
+        if self.moves.u8(..4) == 0 {
             frozen.thaw();
             self.at = from;
         } else {

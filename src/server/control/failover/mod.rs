@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use self::policy::{BackendObservation, FailoverAction, FailoverPolicy, Health, Work};
 use super::jobs::{DrainRate, EndReason, FailoverGuard, Job, Panic};
 use crate::config::{self, OnDown, defaults};
-use crate::pool::{Backend, OperatorState, Pool};
+use crate::pool::{Backend, Pool};
 use crate::relay::CloseFrame;
 use crate::server::state::Server;
 use crate::server::watch::pools::PoolWatcher;
@@ -156,10 +156,10 @@ impl FailoverWatch {
     }
 }
 
-/// Health of a backend. No check decides anything about a backend that the operator drains, or that
-/// is removed.
+/// Health of a backend. No check decides anything about a backend that is drained, not listed any
+/// more, or removed.
 fn health(backend: &Backend) -> Health {
-    if backend.is_retired() || backend.operator() != OperatorState::Ready {
+    if backend.is_leaving() {
         return Health::Apart;
     }
     // Read first: an ejection may be over.

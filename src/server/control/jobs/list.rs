@@ -1,6 +1,7 @@
 //! The jobs of a server.
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +18,8 @@ use crate::server::lock::lock;
 
 /// Jobs of one origin at once: each asks for the whole table now and then.
 const MAX_RUNNING: usize = 32;
+/// Operator, discovery and health: each may have as many as `MAX_RUNNING`.
+const ORIGINS: usize = 3;
 /// Jobs that are over and still listed.
 const KEPT: usize = 32;
 
@@ -90,15 +93,33 @@ impl Jobs {
         guard: Arc<FailoverGuard>,
         reason: EndReason,
     ) -> Option<Arc<Job>> {
+        self.start_on(backend, pace, JobOrigin::Health(guard, reason))
+    }
+
+    /// Starts a job on a backend that discovery drains or does not list any more. `None` as of
+    /// [`Jobs::start_for_health`].
+    pub(in crate::server) fn start_for_discovery(
+        &self,
+        backend: &Arc<Backend>,
+        pace: DrainRate,
+    ) -> Option<Arc<Job>> {
+        self.start_on(backend, pace, JobOrigin::Discovery)
+    }
+
+    fn start_on(
+        &self,
+        backend: &Arc<Backend>,
+        pace: DrainRate,
+        origin: JobOrigin,
+    ) -> Option<Arc<Job>> {
         let mut jobs = lock(&self.jobs);
         let target = JobTarget::Backend(Arc::clone(backend));
         let is_on_it = |job: &Arc<Job>| job.target.is(&target) && job.is_running();
-        // Read under the lock that `abort_health_of` takes after the operator's change: it aborts a
-        // job that starts before the change.
+        // Read under the lock that `abort_automatic_of` takes after the operator's change: it
+        // aborts a job that starts before the change.
         if jobs.iter().any(is_on_it) || backend.operator() != OperatorState::Ready {
             return None;
         }
-        let origin = JobOrigin::Health(guard, reason);
         let request = JobRequest::drain(target, pace);
         self.spawn(&mut jobs, origin, request).ok()
     }
@@ -109,7 +130,8 @@ impl Jobs {
         origin: JobOrigin,
         request: JobRequest,
     ) -> Result<Arc<Job>, TooMany> {
-        let is_alike = |job: &&Arc<Job>| job.origin.is_health() == origin.is_health();
+        let kind = discriminant(&origin);
+        let is_alike = |job: &&Arc<Job>| discriminant(&job.origin) == kind;
         let running = jobs.iter().filter(is_alike).filter(|job| job.is_running());
         if running.count() >= MAX_RUNNING {
             return Err(TooMany);
@@ -125,7 +147,7 @@ impl Jobs {
     /// Lists a job and runs it.
     fn push(&self, jobs: &mut VecDeque<Arc<Job>>, job: Job) -> Arc<Job> {
         let job = Arc::new(job);
-        while jobs.len() >= 2 * MAX_RUNNING + KEPT {
+        while jobs.len() >= ORIGINS * MAX_RUNNING + KEPT {
             let Some(oldest) = jobs.iter().position(|job| job.is_over()) else {
                 break;
             };
@@ -158,11 +180,11 @@ impl Jobs {
         Some(Arc::clone(job))
     }
 
-    /// Aborts the jobs of failover on that backend; those of the operator go on.
-    pub(in crate::server) fn abort_health_of(&self, backend: &Arc<Backend>) {
+    /// Aborts the jobs of failover and of discovery on that backend; those of the operator go on.
+    pub(in crate::server) fn abort_automatic_of(&self, backend: &Arc<Backend>) {
         let jobs = lock(&self.jobs);
         let target = JobTarget::Backend(Arc::clone(backend));
-        let is_meant = |job: &&Arc<Job>| job.target.is(&target) && job.origin.is_health();
+        let is_meant = |job: &&Arc<Job>| job.target.is(&target) && !job.origin.is_operator();
         jobs.iter().filter(is_meant).for_each(|job| job.abort());
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct DrainRate {
 pub(crate) enum JobOrigin {
     /// The operator, or a rebalance.
     Operator,
+    /// A backend that discovery drains, or does not list any more.
+    Discovery,
     /// Failover of a pool, whose guard grants each portion.
     Health(Arc<FailoverGuard>, EndReason),
 }
@@ -120,8 +122,13 @@ impl JobOrigin {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             JobOrigin::Operator => "operator",
+            JobOrigin::Discovery => "discovery",
             JobOrigin::Health(..) => "health",
         }
+    }
+
+    pub(super) fn is_operator(&self) -> bool {
+        matches!(self, JobOrigin::Operator)
     }
 
     pub(super) fn is_health(&self) -> bool {

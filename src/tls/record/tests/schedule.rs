@@ -282,3 +282,12 @@ fn a_client_that_has_idled_takes_tickets_and_uses_none() {
         }
     }
 }
+
+#[test]
+fn a_server_sends_all_its_tickets_behind_its_handshake() {
+    let ends = one_of(true);
+    let (client, session) = ends.connect();
+    let tickets = client.tls13_tickets_received() as usize;
+    assert_eq!(tickets, ends.server.send_tls13_tickets);
+    assert!(tickets > 0 && session.rustls.is_none());
+}

@@ -1,0 +1,121 @@
+//! Connections to the servers of a registry: by name or address, plain or TLS, with keepalive, so
+//! that one to a machine that is gone ends within 40 s.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::config::{BackendTls, RegistryUrl};
+use crate::discovery::fault::{Fault, FaultKind};
+use crate::net::dns::DnsResolver;
+use crate::tls::BackendTlsConfig;
+
+/// A machine that does not answer three probes is gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A stream to a registry.
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Bytes for T {}
+
+/// A connection to a registry, before its protocol.
+pub(super) type RegistryStream = Pin<Box<dyn Bytes>>;
+
+/// The servers of a registry. The one that served last goes on to; after a fault another one.
+#[derive(Debug)]
+pub(super) struct RegistryServers {
+    /// In random order, so that many balancers do not ask the same one.
+    urls: Vec<RegistryUrl>,
+    present: usize,
+    settings: BackendTls,
+    tls: Option<BackendTlsConfig>,
+}
+
+impl RegistryServers {
+    pub(super) fn new(urls: &[RegistryUrl], tls: Option<&BackendTls>) -> RegistryServers {
+        let mut urls = urls.to_vec();
+        fastrand::shuffle(&mut urls);
+        RegistryServers {
+            urls,
+            present: 0,
+            settings: tls.cloned().unwrap_or_default(),
+            tls: None,
+        }
+    }
+
+    /// The present server; `None` where there is none at all.
+    pub(super) fn url(&self) -> Option<&RegistryUrl> {
+        self.urls.get(self.present)
+    }
+
+    /// Turns to the next server, and has the files of TLS read again.
+    pub(super) fn turn(&mut self) {
+        self.present = (self.present + 1) % self.urls.len().max(1);
+        self.tls = None;
+    }
+
+    /// Connects to the present server. The caller bounds the time.
+    ///
+    /// # Errors
+    /// Names the server.
+    pub(super) async fn connect(&mut self, timeout: Duration) -> Result<RegistryStream, Fault> {
+        let Some(url) = self.urls.get(self.present) else {
+            return Err(unreachable("no address of the registry"));
+        };
+        let stream = connect_tcp(url, timeout).await?;
+        if !url.is_tls {
+            return Ok(Box::pin(stream));
+        }
+        let tls = match self.tls.take() {
+            Some(tls) => tls,
+            None => BackendTlsConfig::load(&self.settings)
+                .map_err(|error| unreachable(format!("{url}: {error}")))?,
+        };
+        let tls = self.tls.insert(tls);
+        let stream = tls.connect(stream, &url.host).await;
+        let stream = stream.map_err(|error| unreachable(format!("{url}: TLS: {error}")))?;
+        Ok(Box::pin(stream))
+    }
+}
+
+async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, Fault> {
+    let failed = |error: &dyn std::fmt::Display| unreachable(format!("{url}: {error}"));
+    let addresses = match url.host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip],
+        Err(_) => {
+            let dns = DnsResolver::new(&[], timeout).map_err(|error| failed(&error))?;
+            let answer = dns.lookup_addresses(&url.host).await;
+            answer.map_err(|error| failed(&error))?.records
+        }
+    };
+    let mut last = None;
+    for ip in addresses {
+        match TcpStream::connect((ip, url.port)).await {
+            Ok(stream) => {
+                keep_alive(&stream).map_err(|error| failed(&error))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let error = last.map_or_else(|| "no address".to_owned(), |error| error.to_string());
+    Err(failed(&error))
+}
+
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_INTERVAL)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+fn unreachable(message: impl Into<String>) -> Fault {
+    Fault::new(FaultKind::Unreachable, message)
+}
