@@ -124,7 +124,7 @@ impl SimulatedServer for SimulatedConsul {
     }
 
     fn names(&self) -> Vec<String> {
-        self.names.keys().cloned().collect()
+        self.names.keys().map(|name| format!("n/{name}")).collect()
     }
 }
 
