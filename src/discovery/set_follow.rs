@@ -50,10 +50,11 @@ struct FollowRun<'a> {
 
 impl PoolSet {
     pub(super) fn new(pool: Arc<Pool>, status: Arc<LookupStatus>) -> PoolSet {
+        let membership = Membership::handed(pool.found(), Instant::now());
         PoolSet {
             pool,
             status,
-            membership: Mutex::default(),
+            membership: Mutex::new(membership),
             empty_answers: AtomicU64::new(0),
         }
     }
@@ -141,7 +142,12 @@ impl FollowRun<'_> {
             taken = self.answered(discover, listing);
         }
         match state.fault.filter(|_| is_new || has_failed) {
-            Some(fault) => self.failed(&fault),
+            Some(fault) => {
+                if !is_new {
+                    self.set.membership().failed(Instant::now());
+                }
+                self.failed(&fault);
+            }
             None if is_new && taken != AnswerEffect::Empty => self.succeeded(),
             None => {}
         }
@@ -180,7 +186,10 @@ impl FollowRun<'_> {
         }
         if effect == AnswerEffect::Empty {
             self.set.empty_answers.fetch_add(1, Ordering::Relaxed);
-            self.failed(&Fault::new(FaultKind::Empty, "no backends"));
+            self.failed(&Fault::new(
+                FaultKind::Empty,
+                "no backends that could serve",
+            ));
         }
         effect
     }
