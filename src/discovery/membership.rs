@@ -32,6 +32,8 @@ pub(super) struct Membership {
     members: BTreeMap<String, Member>,
     held: Option<HeldAnswer>,
     last_good: Option<Instant>,
+    /// When the set came from another process, or from before a failure of the task.
+    handed_at: Option<Instant>,
     /// The next answer is taken whatever its size: it is the first one of its source.
     is_new_source: bool,
     /// Sets before this one, each larger than the next: what leaves step by step is compared with
@@ -40,7 +42,7 @@ pub(super) struct Membership {
     /// Since when the source says nothing that is believed. That time is none in which an absent
     /// backend could have come back.
     silent_since: Option<Instant>,
-    /// The set came from another process, in which it was stale.
+    /// The set was stale where it came from.
     is_handed_stale: bool,
 }
 
@@ -94,7 +96,8 @@ impl Membership {
     pub(super) fn change_source(&mut self) {
         self.is_new_source = true;
         self.held = None;
-        self.silent_since = None;
+        self.larger.clear();
+        self.silent_since = self.silent_since.or(self.last_good);
     }
 
     /// Begins with the set that the pool has from another process, or from before a failure of the
@@ -104,7 +107,7 @@ impl Membership {
         // No answer takes all: a set without a listed backend was stale.
         let is_stale = !found.is_empty() && found.iter().all(is_absent);
         let mut membership = Membership {
-            last_good: (!found.is_empty()).then_some(now),
+            handed_at: Some(now),
             silent_since: Some(now),
             is_handed_stale: is_stale,
             ..Membership::default()
@@ -245,7 +248,10 @@ impl Membership {
         let absent = absent.filter(|_| self.silent_since.is_none());
         let removal = absent.filter_map(|since| since.checked_add(policy.remove_after));
         let stale = (!policy.max_stale.is_zero())
-            .then(|| self.last_good?.checked_add(policy.max_stale))
+            .then(|| {
+                let since = self.last_good.or(self.handed_at)?;
+                since.checked_add(policy.max_stale)
+            })
             .flatten();
         removal.chain(stale).filter(|at| *at > now).min()
     }
@@ -278,7 +284,8 @@ impl Membership {
 
     /// Whether no good answer has come for `max_stale`.
     pub(super) fn is_stale(&self, policy: &DiscoverPolicy, now: Instant) -> bool {
-        let age = self.last_good.map(|at| now.saturating_duration_since(at));
+        let age = self.last_good.or(self.handed_at);
+        let age = age.map(|at| now.saturating_duration_since(at));
         let is_old = age.is_some_and(|age| age >= policy.max_stale);
         !policy.max_stale.is_zero() && (is_old || self.is_handed_stale)
     }
