@@ -268,7 +268,7 @@ fn simulate(seed: u64, source: &mut dyn HttpSource, server: &mut dyn SimulatedSe
     assert_eq!(found, server.names(), "seed {seed}");
 }
 
-fn registry(kind: RegistryKind) -> Registry {
+pub(super) fn registry(kind: RegistryKind) -> Registry {
     Registry {
         kind,
         service: "/chat/".to_owned(),
