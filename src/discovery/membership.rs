@@ -337,8 +337,8 @@ impl Membership {
         counts
     }
 
-    /// Whether an answer that lacks backends has none that is ready, while some of those that it
-    /// lacks, or all others, can still be used: it would leave nobody, as an empty one.
+    /// Whether an answer has no backend that is ready, and lacks one that is and can still be used:
+    /// it would leave nobody, as an empty one.
     fn lacks_every_ready_one(&self, entries: &[Entry], is_down: &impl Fn(&str) -> bool) -> bool {
         if entries.iter().any(|one| !one.is_drained) {
             return false;

@@ -264,6 +264,16 @@ pub(super) fn choose(
     if kind.urls().iter().any(|url| !url.is_tls) {
         table.conflict("tls", "an address of the registry is without TLS");
     }
+    if let (key @ ("etcd" | "eureka" | "nacos"), [first, others @ ..]) = (source, kind.urls())
+        && others
+            .iter()
+            .any(|url| url.base_path() != first.base_path())
+    {
+        table.conflict(
+            key,
+            "its addresses have different paths: they are servers of one registry",
+        );
+    }
     let account = |file: &str| Path::new(SERVICE_ACCOUNT).join(file);
     let is_in_cluster = kind.is_in_cluster();
     let own_token = is_in_cluster.then(|| account("token"));
@@ -416,7 +426,7 @@ mod tests {
     #[test]
     fn a_registry_is_read_with_its_addresses() {
         let found = read(
-            "etcd = [\"https://a.test:2379\", \"http://[::1]:2379/base/\"], service = \"/chat/\"",
+            "etcd = [\"https://a.test:2379/base\", \"http://[::1]:2379/base/\"], service = \"/chat/\"",
         );
         let DiscoverSource::Registry(registry) = &found.source else {
             panic!("{found:?}")
@@ -427,7 +437,10 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(shown, ["https://a.test:2379", "http://[::1]:2379/base/"]);
+        assert_eq!(
+            shown,
+            ["https://a.test:2379/base", "http://[::1]:2379/base/"]
+        );
         assert_eq!(registry.label(), "etcd /chat/");
         assert_eq!(found.policy.remove_after.as_secs(), 120);
         assert_eq!(found.policy.max_shrink, 50);
@@ -450,6 +463,18 @@ mod tests {
         }
         assert!(lists_as(&file("a.json"), &file("a.json")));
         assert!(!lists_as(&file("a.json"), &file("b.json")));
+    }
+
+    #[test]
+    fn servers_of_one_registry_have_one_path() {
+        let of = |key: &str, other: &str| {
+            format!("{key} = [\"http://a.test/base/\", \"http://b.test{other}\"], service = \"s\"")
+        };
+        for key in ["etcd", "eureka", "nacos"] {
+            let path: &'static str = format!("pool.p.discover.{key}").leak();
+            each_refused([(discover(&of(key, "/")), path, ErrorKind::Conflict)]);
+            read(&of(key, "/base"));
+        }
     }
 
     #[test]
