@@ -143,7 +143,7 @@ impl PoolLookups {
         let label = label(&wanted.0.source);
         if old
             .as_ref()
-            .is_some_and(|old| old.settings.0.source != wanted.0.source)
+            .is_some_and(|old| !old.settings.0.source.lists_as(&wanted.0.source))
         {
             self.set.change_source();
         }

@@ -3,12 +3,75 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bounded;
 use super::entry::{Entry, Listing};
+
+/// Between two tries to write a set: a full disk is no sooner empty, and each try is a log line.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Writes the sets of a pool one after the other, in a task of its own: a disk that hangs holds up
+/// nobody. A set that is replaced before its turn is never written, nor is one that is written
+/// already.
+#[derive(Debug)]
+pub(super) struct SetWriter {
+    /// File and set to be written.
+    wanted: watch::Sender<(PathBuf, Vec<Entry>)>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl SetWriter {
+    /// `source`: name of the source of the pool.
+    pub(super) fn start(pool: String, source: String) -> SetWriter {
+        let (wanted, sets) = watch::channel((PathBuf::new(), Vec::new()));
+        SetWriter {
+            wanted,
+            _task: AbortOnDropHandle::new(tokio::spawn(write_all(pool, source, sets))),
+        }
+    }
+
+    /// Has the set written to this file.
+    pub(super) fn write(&self, file: &Path, entries: Vec<Entry>) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = wanted.0 != file || wanted.1 != entries;
+            *wanted = (file.to_owned(), entries);
+            is_new
+        });
+    }
+}
+
+async fn write_all(pool: String, source: String, mut sets: watch::Receiver<(PathBuf, Vec<Entry>)>) {
+    let mut is_written = true;
+    loop {
+        tokio::select! {
+            changed = sets.changed() => if changed.is_err() { return },
+            () = sleep(RETRY), if !is_written => {}
+        }
+        let (file, entries) = sets.borrow_and_update().clone();
+        let (pool, source) = (pool.clone(), source.clone());
+        let named = pool.clone();
+        let written = tokio::task::spawn_blocking(move || write(&file, &pool, &source, &entries));
+        let failed = match written.await {
+            Ok(written) => written.err(),
+            Err(error) => Some(error.to_string()),
+        };
+        is_written = failed.is_none();
+        if let Some(error) = failed {
+            tracing::warn!(
+                pool = named,
+                error,
+                "the set of discovery cannot be kept in its file"
+            );
+        }
+    }
+}
 
 /// Writes the set of a pool.
 ///
@@ -53,6 +116,31 @@ pub(super) fn read(file: &Path, pool: &str, source: &str) -> Result<Vec<Entry>, 
 mod tests {
     use super::*;
     use crate::config::Address;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_is_written_once_and_again_after_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("later").join("set.json");
+        let writer = SetWriter::start("chat".to_owned(), "consul web".to_owned());
+        let set = vec![Entry::new("a", Address::Unix("/run/a".into()))];
+        let until_read = async || {
+            while read(&file, "chat", "consul web") != Ok(set.clone()) {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        writer.write(&file, set.clone());
+        // Fails while its folder is not there.
+        sleep(RETRY / 2).await;
+        fs::create_dir(file.parent().unwrap()).unwrap();
+        until_read().await;
+        fs::remove_file(&file).unwrap();
+        writer.write(&file, set.clone());
+        sleep(RETRY * 2).await;
+        assert!(!file.exists(), "the same set was written again");
+        writer.write(&file, vec![]);
+        writer.write(&file, set.clone());
+        until_read().await;
+    }
 
     #[test]
     fn a_set_is_read_as_it_was_written_and_only_by_its_pool() {

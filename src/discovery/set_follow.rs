@@ -13,7 +13,7 @@ use tokio::time::{sleep, sleep_until};
 use super::entry::Listing;
 use super::fault::{Fault, FaultKind};
 use super::membership::{AnswerEffect, EntryDefaults, Membership};
-use super::set_file;
+use super::set_file::{self, SetWriter};
 use super::source::{SourceFollower, SourceState};
 use super::status::{LookupStatus, SetReport};
 use crate::config::{Discover, DiscoverPolicy};
@@ -46,14 +46,16 @@ struct FollowRun<'a> {
     has_restored: bool,
     revision: String,
     listing: Arc<Listing>,
+    writer: SetWriter,
 }
 
 impl PoolSet {
     pub(super) fn new(pool: Arc<Pool>, status: Arc<LookupStatus>) -> PoolSet {
+        let membership = Membership::handed(pool.found(), Instant::now());
         PoolSet {
             pool,
             status,
-            membership: Mutex::default(),
+            membership: Mutex::new(membership),
             empty_answers: AtomicU64::new(0),
         }
     }
@@ -91,6 +93,7 @@ pub(super) async fn follow(set: Arc<PoolSet>, source: SourceFollower, label: Str
         has_restored: false,
         revision: String::new(),
         listing: Arc::default(),
+        writer: SetWriter::start(pool.name().to_string(), label.clone()),
     };
     loop {
         changes.borrow_and_update();
@@ -101,8 +104,16 @@ pub(super) async fn follow(set: Arc<PoolSet>, source: SourceFollower, label: Str
         let Some(discover) = settings.discover.as_ref() else {
             return pending().await;
         };
-        let is_new = run.take(discover, state).await;
+        let is_new = state.answers != run.answers;
+        let effect = run.take(discover, state);
+        if effect != AnswerEffect::Taken {
+            run.restore(discover).await;
+        }
         let wake_at = run.publish(discover);
+        // Behind the pool: it must not wait for a disk.
+        if effect == AnswerEffect::Taken {
+            run.save(discover);
+        }
         if is_new {
             sleep(PUBLISH_SPACING).await;
         }
@@ -128,8 +139,9 @@ fn far() -> Instant {
 }
 
 impl FollowRun<'_> {
-    /// Takes what the source has said since the last call; true if there was an answer.
-    async fn take(&mut self, discover: &Discover, state: SourceState) -> bool {
+    /// Takes what the source has said since the last call; returns the effect of an answer, as of
+    /// an empty one where there is none.
+    fn take(&mut self, discover: &Discover, state: SourceState) -> AnswerEffect {
         let is_new = state.answers != self.answers;
         self.answers = state.answers;
         let faults: u64 = state.faults.iter().sum();
@@ -141,16 +153,16 @@ impl FollowRun<'_> {
             taken = self.answered(discover, listing);
         }
         match state.fault.filter(|_| is_new || has_failed) {
-            Some(fault) => self.failed(&fault),
+            Some(fault) => {
+                if !is_new {
+                    self.set.membership().failed(Instant::now());
+                }
+                self.failed(&fault);
+            }
             None if is_new && taken != AnswerEffect::Empty => self.succeeded(),
             None => {}
         }
-        if taken == AnswerEffect::Taken {
-            self.save(discover).await;
-        } else {
-            self.restore(discover).await;
-        }
-        is_new
+        taken
     }
 
     fn answered(&mut self, discover: &Discover, listing: Arc<Listing>) -> AnswerEffect {
@@ -180,7 +192,10 @@ impl FollowRun<'_> {
         }
         if effect == AnswerEffect::Empty {
             self.set.empty_answers.fetch_add(1, Ordering::Relaxed);
-            self.failed(&Fault::new(FaultKind::Empty, "no backends"));
+            self.failed(&Fault::new(
+                FaultKind::Empty,
+                "no backends that could serve",
+            ));
         }
         effect
     }
@@ -264,17 +279,11 @@ impl FollowRun<'_> {
         down.map(|one| Arc::clone(one.name())).collect()
     }
 
-    /// Writes the last good set to its file.
-    async fn save(&self, discover: &Discover) {
-        let Some(file) = discover.policy.snapshot_file.clone() else {
-            return;
-        };
-        let entries = self.set.membership().listed().cloned().collect::<Vec<_>>();
-        let (pool, source) = (self.set.pool.name().to_string(), self.label.to_owned());
-        let written =
-            tokio::task::spawn_blocking(move || set_file::write(&file, &pool, &source, &entries));
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(pool = %self.set.pool.name(), error, "the set of discovery cannot be kept in its file");
+    /// Has the last good set written to its file.
+    fn save(&self, discover: &Discover) {
+        if let Some(file) = &discover.policy.snapshot_file {
+            let entries = self.set.membership().listed().cloned().collect();
+            self.writer.write(file, entries);
         }
     }
 

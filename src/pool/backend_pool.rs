@@ -137,7 +137,7 @@ impl Pool {
     }
 
     /// The last snapshot of discovery, by name.
-    pub(super) fn found(&self) -> Vec<DiscoveredBackend> {
+    pub(crate) fn found(&self) -> Vec<DiscoveredBackend> {
         self.members().found().to_vec()
     }
 

@@ -161,7 +161,10 @@ impl Backend {
 
     fn take_over(&self, record: &BackendStateRecord, now: Instant) {
         let mut status = self.status();
-        status.set_operator_settings(operator(&record.operator), record.weight, record.emptying);
+        let state = operator(&record.operator);
+        // Without the operator's drain it is of a job of discovery, which stays behind.
+        let emptying = record.emptying && state != OperatorState::Ready;
+        status.set_operator_settings(state, record.weight, emptying);
         if record.address != status.settings().address.to_string() {
             return;
         }

@@ -495,7 +495,7 @@ async fn pools_with_the_same_source_ask_it_once() {
     until_served_by(balancer.address("main").await, &["n1"]).await;
     for pool in 1..20 {
         balancer
-            .backend_until(&format!("p{pool}"), "n1", |seen| seen["state"] == "up")
+            .backend_until(&format!("p{pool}"), "m/n1", |seen| seen["state"] == "up")
             .await;
     }
     // The first answer, and the blocking query behind it.

@@ -242,6 +242,14 @@ impl Registry {
         }
     }
 
+    /// The name that a backend gets.
+    fn name(&self, name: &str) -> String {
+        match self.kind {
+            Kind::Consul => format!("m/{name}"),
+            Kind::Etcd | Kind::Redis | Kind::ZooKeeper => name.to_owned(),
+        }
+    }
+
     /// Keys of `discover`.
     fn keys(&self) -> String {
         let at = self.address();
@@ -262,6 +270,7 @@ fn spawn(kind: Kind, program: &Path, port: u16) -> ((Child, u16), TempDir) {
         Kind::Consul => [
             "agent",
             "-dev",
+            "-node=m",
             "-bind=127.0.0.1",
             "-log-level=err",
             "-grpc-port=-1",
@@ -359,24 +368,25 @@ async fn is_followed_through_all(kind: Kind) {
     until_served_by(address, &names[..2]).await;
     registry.register("n3", &nodes[2], 1, false).await;
     until_served_by(address, &names).await;
+    let third = registry.name("n3");
     let mut session = session_on(address, "n3").await;
 
     registry.register("n3", &nodes[2], 5, false).await;
     balancer
-        .backend_until("nodes", "n3", |seen| seen["weight"] == 5)
+        .backend_until("nodes", &third, |seen| seen["weight"] == 5)
         .await;
     registry.register("n3", &nodes[2], 5, true).await;
     balancer
-        .backend_until("nodes", "n3", |seen| seen["discovery"] == "drain")
+        .backend_until("nodes", &third, |seen| seen["discovery"] == "drain")
         .await;
     until_served_by(address, &names[..2]).await;
     registry.register("n3", &nodes[2], 1, false).await;
     balancer
-        .backend_until("nodes", "n3", |seen| seen["state"] == "up")
+        .backend_until("nodes", &third, |seen| seen["state"] == "up")
         .await;
     registry.deregister("n3").await;
     balancer
-        .backend_until("nodes", "n3", |seen| seen["discovery"] == "absent")
+        .backend_until("nodes", &third, |seen| seen["discovery"] == "absent")
         .await;
     echoed(&mut session, b"an absent backend keeps its sessions").await;
     registry.register("n3", &nodes[2], 1, false).await;

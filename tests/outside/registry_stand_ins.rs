@@ -124,6 +124,7 @@ impl Kind {
     pub fn name(self, one: &Registered) -> String {
         match self {
             Kind::Nacos => one.address.to_string(),
+            Kind::Consul => format!("m/{}", one.name),
             _ => one.name.clone(),
         }
     }

@@ -73,6 +73,16 @@ pub enum DiscoverSource {
     Registry(Arc<Registry>),
 }
 
+impl DiscoverSource {
+    /// Whether both list the same, wherever and however they are asked.
+    pub fn lists_as(&self, other: &DiscoverSource) -> bool {
+        match (self, other) {
+            (DiscoverSource::Registry(one), DiscoverSource::Registry(other)) => one.lists_as(other),
+            _ => self == other,
+        }
+    }
+}
+
 /// Keys that choose a source, each a kind of its own.
 const SOURCES: [&str; 12] = [
     "dns",
@@ -113,11 +123,31 @@ fn choose_source(table: &TableReader<'_>, discover: &mut Parts<Discover>) {
         _ => None,
     };
     discover.source = name.or(registry.map(DiscoverSource::Registry));
+    refuse_short_stale(table, discover);
     if discover.min_ttl > discover.max_ttl {
         table.conflict(
             table.first_of(["min_ttl", "max_ttl"]),
             "`min_ttl` is longer than `max_ttl`",
         );
+    }
+}
+
+/// A set must not be stale while its source only has nothing new to say.
+fn refuse_short_stale(table: &TableReader<'_>, discover: &Parts<Discover>) {
+    let period = match &discover.source {
+        Some(DiscoverSource::Registry(registry)) => Some(registry.longest_period()),
+        _ => discover.max_ttl,
+    };
+    let max_stale = discover.policy.as_ref().map(|policy| policy.max_stale);
+    if let (Some(period), Some(max_stale)) = (period, max_stale)
+        && !max_stale.is_zero()
+        && max_stale < period.saturating_mul(2)
+    {
+        let why = format!(
+            "it is less than twice the {} s that may be between two answers",
+            period.as_secs()
+        );
+        table.conflict("max_stale", &why);
     }
 }
 

@@ -110,6 +110,33 @@ impl Registry {
             kind => format!("{} {}", kind.word(), self.service),
         }
     }
+
+    /// Longest time between two answers while all is well.
+    pub(super) fn longest_period(&self) -> Duration {
+        self.interval.unwrap_or(WATCH_PERIOD)
+    }
+
+    /// Whether both list the same, wherever and however they are asked.
+    pub fn lists_as(&self, other: &Registry) -> bool {
+        let is_same_kind = match (&self.kind, &other.kind) {
+            // Their addresses alone say what they list.
+            (RegistryKind::File(_) | RegistryKind::Http(_), _) => self.kind == other.kind,
+            (kind, other) => kind.word() == other.word(),
+        };
+        let asked = |one: &Registry| {
+            let Registry {
+                service,
+                filter,
+                namespace,
+                group,
+                port_name,
+                port,
+                ..
+            } = one.clone();
+            (service, filter, namespace, group, port_name, port)
+        };
+        is_same_kind && asked(self) == asked(other)
+    }
 }
 
 impl RegistryKind {
@@ -237,6 +264,16 @@ pub(super) fn choose(
     if kind.urls().iter().any(|url| !url.is_tls) {
         table.conflict("tls", "an address of the registry is without TLS");
     }
+    if let (key @ ("etcd" | "eureka" | "nacos"), [first, others @ ..]) = (source, kind.urls())
+        && others
+            .iter()
+            .any(|url| url.base_path() != first.base_path())
+    {
+        table.conflict(
+            key,
+            "its addresses have different paths: they are servers of one registry",
+        );
+    }
     let account = |file: &str| Path::new(SERVICE_ACCOUNT).join(file);
     let is_in_cluster = kind.is_in_cluster();
     let own_token = is_in_cluster.then(|| account("token"));
@@ -276,6 +313,10 @@ fn kind(source: &str, settings: &RegistrySettings) -> Option<RegistryKind> {
         _ => return None,
     })
 }
+
+/// A watch begins anew after a minute and a tenth of it, a blocking query of Consul after less;
+/// sources that are polled by a server's word or ours are asked more often.
+const WATCH_PERIOD: Duration = Duration::from_secs(66);
 
 /// Where a pod finds its token and its roots.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -385,7 +426,7 @@ mod tests {
     #[test]
     fn a_registry_is_read_with_its_addresses() {
         let found = read(
-            "etcd = [\"https://a.test:2379\", \"http://[::1]:2379/base/\"], service = \"/chat/\"",
+            "etcd = [\"https://a.test:2379/base\", \"http://[::1]:2379/base/\"], service = \"/chat/\"",
         );
         let DiscoverSource::Registry(registry) = &found.source else {
             panic!("{found:?}")
@@ -396,9 +437,64 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(shown, ["https://a.test:2379", "http://[::1]:2379/base/"]);
+        assert_eq!(
+            shown,
+            ["https://a.test:2379/base", "http://[::1]:2379/base/"]
+        );
         assert_eq!(registry.label(), "etcd /chat/");
         assert_eq!(found.policy.remove_after.as_secs(), 120);
         assert_eq!(found.policy.max_shrink, 50);
+    }
+
+    #[test]
+    fn another_address_or_token_lists_the_same_another_service_does_not() {
+        let one = "consul = \"http://a.test\", service = \"chat\"";
+        let same = "consul = \"https://b.test\", service = \"chat\", token_file = \"t\"";
+        let file = |name: &str| format!("file = \"{name}\"");
+        let lists_as = |one: &str, other: &str| read(one).source.lists_as(&read(other).source);
+        assert!(lists_as(one, same));
+        for other in [
+            "consul = \"http://a.test\", service = \"api\"",
+            "consul = \"http://a.test\", service = \"chat\", filter = \"x\"",
+            "etcd = [\"http://a.test\"], service = \"chat\"",
+            "dns = \"a.test:1\"",
+        ] {
+            assert!(!lists_as(one, other), "{other}");
+        }
+        assert!(lists_as(&file("a.json"), &file("a.json")));
+        assert!(!lists_as(&file("a.json"), &file("b.json")));
+    }
+
+    #[test]
+    fn servers_of_one_registry_have_one_path() {
+        let of = |key: &str, other: &str| {
+            format!("{key} = [\"http://a.test/base/\", \"http://b.test{other}\"], service = \"s\"")
+        };
+        for key in ["etcd", "eureka", "nacos"] {
+            let path: &'static str = format!("pool.p.discover.{key}").leak();
+            each_refused([(discover(&of(key, "/")), path, ErrorKind::Conflict)]);
+            read(&of(key, "/base"));
+        }
+    }
+
+    #[test]
+    fn a_set_is_not_stale_between_two_answers() {
+        each_refused(
+            [
+                "consul = \"http://a.test\", service = \"chat\", max_stale = \"131s\"",
+                "http = \"http://a.test\", interval = \"1h\", max_stale = \"119m\"",
+                "dns = \"a.test:1\", max_ttl = \"1m\", max_stale = \"119s\"",
+            ]
+            .map(|keys| {
+                (
+                    discover(keys),
+                    "pool.p.discover.max_stale",
+                    ErrorKind::Conflict,
+                )
+            }),
+        );
+        read("consul = \"http://a.test\", service = \"chat\", max_stale = \"132s\"");
+        read("http = \"http://a.test\", interval = \"1s\", max_stale = \"2s\"");
+        read("dns = \"a.test:1\", max_ttl = \"1m\", max_stale = \"2m\"");
     }
 }

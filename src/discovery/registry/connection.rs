@@ -1,13 +1,14 @@
 //! Connections to the servers of a registry: by name or address, plain or TLS, with keepalive, so
 //! that one to a machine that is gone ends within 40 s.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout as within;
 
 use crate::config::{BackendTls, RegistryUrl};
 use crate::discovery::fault::{Fault, FaultKind};
@@ -17,6 +18,9 @@ use crate::tls::BackendTlsConfig;
 /// A machine that does not answer three probes is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// Least time of an address: a handshake over any distance, with one packet lost, ends in it.
+const MIN_CONNECT: Duration = Duration::from_millis(1500);
 
 /// A stream to a registry.
 pub(super) trait Bytes: AsyncRead + AsyncWrite + Send {}
@@ -85,7 +89,7 @@ impl RegistryServers {
 
 async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, Fault> {
     let failed = |error: &dyn std::fmt::Display| unreachable(format!("{url}: {error}"));
-    let addresses = match url.host.parse::<IpAddr>() {
+    let mut addresses = match url.host.parse::<IpAddr>() {
         Ok(ip) => vec![ip],
         Err(_) => {
             let dns = DnsResolver::new(&[], timeout).map_err(|error| failed(&error))?;
@@ -93,18 +97,28 @@ async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, 
             answer.map_err(|error| failed(&error))?.records
         }
     };
-    let mut last = None;
-    for ip in addresses {
-        match TcpStream::connect((ip, url.port)).await {
-            Ok(stream) => {
-                keep_alive(&stream).map_err(|error| failed(&error))?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
+    fastrand::shuffle(&mut addresses);
+    let addresses = addresses.into_iter().map(|ip| (ip, url.port).into());
+    let connected = connect_any(&addresses.collect::<Vec<_>>(), timeout).await;
+    let stream = connected.map_err(|error| failed(&error))?;
+    keep_alive(&stream).map_err(|error| failed(&error))?;
+    Ok(stream)
+}
+
+/// Connects to the first address that answers. Each has its part of the time: one that drops what is
+/// sent to it must not use up all of it.
+async fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, String> {
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let limit = (timeout / count.max(1)).max(MIN_CONNECT.min(timeout));
+    let mut last = "no address".to_owned();
+    for address in addresses {
+        match within(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error.to_string(),
+            Err(_) => last = format!("{address} does not answer"),
         }
     }
-    let error = last.map_or_else(|| "no address".to_owned(), |error| error.to_string());
-    Err(failed(&error))
+    Err(last)
 }
 
 fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
@@ -118,4 +132,31 @@ fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
 
 fn unreachable(message: impl Into<String>) -> Fault {
     Fault::new(FaultKind::Unreachable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn an_address_that_drops_everything_does_not_use_up_the_time() {
+        // One that nobody accepts from drops what comes once its queue is full.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        silent.bind(&any.into()).unwrap();
+        silent.listen(0).unwrap();
+        let at = silent.local_addr().unwrap().as_socket().unwrap();
+        let mut queued = Vec::new();
+        let patience = Duration::from_millis(300);
+        while let Ok(Ok(stream)) = within(patience, TcpStream::connect(at)).await {
+            queued.push(stream);
+        }
+        let live = TcpListener::bind(any).await.unwrap();
+        let other = live.local_addr().unwrap();
+        let time = Duration::from_secs(4);
+        let stream = within(time, connect_any(&[at, other], time)).await;
+        assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), other);
+    }
 }

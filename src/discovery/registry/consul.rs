@@ -1,7 +1,6 @@
 //! Consul: `GET /v1/health/service/NAME` as blocking queries, unfiltered: a query for passing
 //! instances drops those in maintenance, which are to be drained.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -96,31 +95,24 @@ fn read(value: &Value) -> Result<Listing, Fault> {
     let list = value
         .as_array()
         .ok_or_else(|| Fault::malformed("no list"))?;
-    let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
-    for instance in list {
-        *ids.entry(id(instance)).or_default() += 1;
-    }
-    let is_shared = |instance: &Value| ids.get(id(instance)).is_some_and(|count| *count > 1);
     let present = list
         .iter()
         .filter(|one| health(one) != InstanceHealth::Critical);
-    Listing::of(present.map(|instance| entry(instance, is_shared(instance))))
+    Listing::of(present.map(entry))
 }
 
-fn id(instance: &Value) -> &str {
-    instance["Service"]["ID"].as_str().unwrap_or_default()
-}
-
-/// `is_shared`: two nodes have a service of this ID.
-fn entry(instance: &Value, is_shared: bool) -> Result<RawEntry, String> {
+/// The name has the node in it, whether or not another one has the same ID: the name of a backend
+/// must not change because of another that comes or goes.
+fn entry(instance: &Value) -> Result<RawEntry, String> {
     let (node, service) = (&instance["Node"], &instance["Service"]);
     let own = service["Address"].as_str().filter(|text| !text.is_empty());
     let host = own.or_else(|| node["Address"].as_str());
     let host = host.ok_or("it has no address")?;
     let port = service["Port"].as_u64().ok_or("it has no port")?;
-    let name = match (is_shared, node["Node"].as_str()) {
-        (true, Some(node)) => format!("{node}/{}", id(instance)),
-        _ => id(instance).to_owned(),
+    let id = service["ID"].as_str().unwrap_or_default();
+    let name = match node["Node"].as_str() {
+        Some(node) => format!("{node}/{id}"),
+        None => id.to_owned(),
     };
     let health = health(instance);
     let weight = match health {
@@ -206,21 +198,23 @@ mod tests {
         assert_eq!(
             shown(&value),
             [
-                "a 10.0.0.1:80 5",
-                "b 10.0.0.1:80 2",
-                "d 10.0.0.1:80 5 drain",
-                "e 10.0.0.1:80 5 drain",
-                "f 10.0.0.1:80 5"
+                "n1/a 10.0.0.1:80 5",
+                "n1/b 10.0.0.1:80 2",
+                "n1/d 10.0.0.1:80 5 drain",
+                "n2/e 10.0.0.1:80 5 drain",
+                "n2/f 10.0.0.1:80 5"
             ]
         );
     }
 
     #[test]
-    fn an_id_on_two_nodes_has_the_node_before_it_and_an_empty_address_is_the_node_s() {
+    fn a_name_stays_when_another_node_has_the_id_and_an_empty_address_is_the_node_s() {
         let mut other = instance("a", "n2", &[]);
         other["Service"]["Address"] = "".into();
-        let value = json!([instance("a", "n1", &[]), other]);
-        assert_eq!(shown(&value), ["n1/a 10.0.0.1:80 5", "n2/a 10.0.0.9:80 5"]);
+        let one = json!([instance("a", "n1", &[])]);
+        assert_eq!(shown(&one), ["n1/a 10.0.0.1:80 5"]);
+        let two = json!([instance("a", "n1", &[]), other]);
+        assert_eq!(shown(&two), ["n1/a 10.0.0.1:80 5", "n2/a 10.0.0.9:80 5"]);
     }
 
     fn source() -> ConsulSource {

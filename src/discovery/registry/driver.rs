@@ -17,6 +17,9 @@ use crate::discovery::source::SourcePublisher;
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);
 pub(super) const MAX_RETRY: Duration = Duration::from_secs(30);
 
+/// A watch or a connection that lasted for so long was a success, however it ended.
+pub(super) const LASTING: Duration = Duration::from_secs(5);
+
 /// Time without a further line after which a change of a watch is whole.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -28,6 +31,8 @@ pub(super) struct HttpDriver<'a> {
     registry: &'a Registry,
     client: HttpClient,
     source: Box<dyn HttpSource>,
+    /// When the server took the watch that is under way, or that was.
+    watched_from: Option<Instant>,
 }
 
 impl<'a> HttpDriver<'a> {
@@ -41,6 +46,7 @@ impl<'a> HttpDriver<'a> {
             registry,
             client: HttpClient::new(urls, registry.tls.as_ref(), timeout),
             source,
+            watched_from: None,
         }
     }
 
@@ -48,13 +54,24 @@ impl<'a> HttpDriver<'a> {
     pub(super) async fn run(mut self, publisher: &SourcePublisher) {
         let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
+            let (began, before) = (Instant::now(), publisher.answers());
             // Somebody who wants it asked at once ends a watch, and every wait.
             let exchanged = tokio::select! {
                 exchanged = self.exchange(publisher) => Some(exchanged),
                 () = publisher.asked() => None,
             };
+            let watched_from = self.watched_from.take();
+            if watched_from.is_some_and(|from| from.elapsed() >= LASTING) {
+                retries.reset();
+            }
             match exchanged {
-                Some(Ok(())) => retries.reset(),
+                // A login alone is no success, nor is a listing that a watch has to follow.
+                Some(Ok(())) => {
+                    let is_listed = publisher.answers() > before || began.elapsed() >= LASTING;
+                    if is_listed && !self.source.watches() {
+                        retries.reset();
+                    }
+                }
                 None => {
                     self.client.close();
                     self.source.restart();
@@ -124,6 +141,7 @@ impl<'a> HttpDriver<'a> {
         if !answer.status.is_success() {
             return self.take_whole(answer, publisher).await;
         }
+        self.watched_from = Some(Instant::now());
         // Lines that come close together are one change: a service whose parts vanish one by one
         // must be judged by what is left.
         let (mut pending, mut due) = (None, until);
@@ -174,5 +192,73 @@ pub(super) fn hide(fault: Fault, secret: Option<&str>) -> Fault {
             Fault::new(fault.kind, "an answer that repeats the token")
         }
         _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{RegistryKind, RegistryUrl};
+    use crate::discovery::registry::{follow, simulation};
+    use crate::discovery::source;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// An API server that lists and refuses watches.
+    async fn refuse_watches(mut stream: TcpStream) {
+        let mut request = Vec::new();
+        while stream
+            .read_buf(&mut request)
+            .await
+            .is_ok_and(|read| read > 0)
+        {
+            if !request.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            let asked = String::from_utf8(std::mem::take(&mut request)).unwrap();
+            let (status, body) = if asked.contains("watch=") {
+                ("403 Forbidden", "{}")
+            } else {
+                (
+                    "200 OK",
+                    "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[]}",
+                )
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_is_asked_for_ever_more_rarely() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(refuse_watches(stream));
+            }
+        });
+        let kind = RegistryKind::Kubernetes(RegistryUrl::parse(&url).unwrap());
+        let registry = simulation::registry(kind);
+        let (publisher, mut follower) = source::source();
+        let began = Instant::now();
+        let hour = Duration::from_secs(3600);
+        let asking = tokio::spawn(async move { follow(&registry, hour, &publisher).await });
+        let faults = follower
+            .states
+            .wait_for(|state| state.faults.iter().sum::<u64>() >= 20);
+        let state = faults.await.unwrap().clone();
+        assert_eq!(state.fault.unwrap().kind, FaultKind::Denied);
+        assert!(state.answers >= 19, "{}", state.answers);
+        // Twelve of the waits are up to 30 s.
+        assert!(
+            began.elapsed() > Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+        asking.abort();
     }
 }

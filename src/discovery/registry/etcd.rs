@@ -188,6 +188,10 @@ impl HttpSource for EtcdSource {
         self.publication().map(Some)
     }
 
+    fn watches(&self) -> bool {
+        true
+    }
+
     fn restart(&mut self) {
         self.phase = match (&self.user, &self.token) {
             (Some(_), None) => EtcdPhase::Login,

@@ -1,12 +1,14 @@
 //! A followed file with a list of backends, JSON or TOML. Two looks must see the same before it is
-//! read, so that no half of a write is taken.
+//! read, so that no half of a write is taken. It is read again every minute without a change: the
+//! age of the set is that of the last look, not of the last change.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::RELIST_INTERVAL;
 use crate::discovery::bounded;
 use crate::discovery::entry::Listing;
 use crate::discovery::fault::Fault;
@@ -32,7 +34,7 @@ struct Stamp {
 pub(super) async fn follow(file: &Path, publisher: &SourcePublisher) {
     publish(file, publisher).await;
     let (mut published, mut seen) = (stamp(file), stamp(file));
-    let mut unsure = UNSURE_LOOKS;
+    let (mut unsure, mut relist_at) = (UNSURE_LOOKS, Instant::now() + RELIST_INTERVAL);
     loop {
         let is_asked = tokio::select! {
             () = sleep(LOOK_INTERVAL) => false,
@@ -46,8 +48,10 @@ pub(super) async fn follow(file: &Path, publisher: &SourcePublisher) {
             unsure = UNSURE_LOOKS;
         }
         let is_unsure = !is_new && unsure > 0;
-        if is_asked || is_settled && (is_new || is_unsure) {
+        let is_due = Instant::now() >= relist_at;
+        if is_asked || is_settled && (is_new || is_unsure || is_due) {
             unsure = unsure.saturating_sub(1);
+            relist_at = Instant::now() + RELIST_INTERVAL;
             published.clone_from(&seen);
             publish(file, publisher).await;
         }
@@ -98,6 +102,27 @@ fn stamp(file: &Path) -> Option<Stamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::source;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_without_a_change_is_confirmed_every_minute() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, "[\"10.0.0.1:80\"]").unwrap();
+        let (publisher, mut follower) = source::source();
+        let began = Instant::now();
+        let following = tokio::spawn(async move { super::follow(&path, &publisher).await });
+        // The first look, and those behind it that make sure of it.
+        let answers = 1 + u64::from(UNSURE_LOOKS) + 2;
+        let told = follower.states.wait_for(|state| state.answers >= answers);
+        assert!(told.await.unwrap().fault.is_none());
+        let elapsed = began.elapsed();
+        assert!(
+            elapsed >= 2 * RELIST_INTERVAL && elapsed < 3 * RELIST_INTERVAL,
+            "{elapsed:?}"
+        );
+        following.abort();
+    }
 
     #[test]
     fn json_and_toml_say_the_same() {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{sleep, timeout as within};
+use tokio::time::{Instant, sleep, timeout as within};
 
+use super::RELIST_INTERVAL;
 use super::connection::{RegistryServers, RegistryStream};
-use super::driver::{FIRST_RETRY, MAX_RETRY, hide};
+use super::driver::{FIRST_RETRY, LASTING, MAX_RETRY, hide};
 use crate::base::backoff::Backoff;
 use crate::config::{Registry, RegistryUrl};
 use crate::discovery::bounded::{self, MAX_LINE, read_secret};
@@ -31,16 +32,16 @@ pub(super) async fn follow(
     let mut servers = RegistryServers::new(urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
-        let before = publisher.answers();
+        let (began, before) = (Instant::now(), publisher.answers());
         // It tells everything at the beginning: to ask it again is to connect again.
         let ended = tokio::select! {
-            fault = session(registry, &mut servers, timeout, publisher) => Some(fault),
+            ended = session(registry, &mut servers, timeout, publisher) => ended.err(),
             () = publisher.asked() => None,
         };
-        let Some(fault) = ended else { continue };
-        if publisher.answers() > before {
+        if publisher.answers() > before && began.elapsed() >= LASTING {
             retries.reset();
         }
+        let Some(fault) = ended else { continue };
         publisher.failed(fault);
         servers.turn();
         tokio::select! {
@@ -50,30 +51,32 @@ pub(super) async fn follow(
     }
 }
 
-/// Follows one connection to its end; returns why it ended.
+/// Follows one connection until everything is to be told anew.
+///
+/// # Errors
+/// Why it ended before.
 async fn session(
     registry: &Registry,
     servers: &mut RegistryServers,
     timeout: Duration,
     publisher: &SourcePublisher,
-) -> Fault {
-    let secret = match registry.token_file.as_deref().map(read_secret).transpose() {
-        Ok(secret) => secret,
-        Err(fault) => return fault,
-    };
+) -> Result<(), Fault> {
+    let secret = registry
+        .token_file
+        .as_deref()
+        .map(read_secret)
+        .transpose()?;
     let hello =
         json!({"event": "worker_connect", "secret_key": secret.as_deref().unwrap_or_default()});
     let connected = within(timeout, connect(servers, timeout, &format!("{hello}\n"))).await;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
-        Ok(Err(fault)) => return fault,
-        Err(_) => return Fault::new(FaultKind::Timeout, "no connection in time"),
+        Ok(Err(fault)) => return Err(fault),
+        Err(_) => return Err(Fault::new(FaultKind::Timeout, "no connection in time")),
     };
     let port = registry.port.unwrap_or_default();
-    match read_lines(stream, timeout, port, publisher).await {
-        Ok(()) => Fault::new(FaultKind::Unreachable, "the Register closed the connection"),
-        Err(fault) => hide(fault, secret.as_deref()),
-    }
+    let read = read_lines(stream, timeout, port, publisher).await;
+    read.map_err(|fault| hide(fault, secret.as_deref()))
 }
 
 async fn connect(
@@ -95,6 +98,8 @@ async fn read_lines(
 ) -> Result<(), Fault> {
     let mut buffered = Vec::new();
     let mut is_first = true;
+    // A lost message stays lost, and a process that hangs is as silent as one without news.
+    let until = Instant::now() + RELIST_INTERVAL.mul_f64(0.9 + 0.2 * fastrand::f64());
     loop {
         while let Some(end) = buffered.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffered.drain(..=end).collect();
@@ -107,9 +112,20 @@ async fn read_lines(
             let what = format!("a line of more than {MAX_LINE} bytes");
             return Err(Fault::new(FaultKind::TooLarge, what));
         }
-        let limit = if is_first { timeout } else { PING_INTERVAL };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() && !is_first {
+            return Ok(());
+        }
+        let limit = if is_first {
+            timeout
+        } else {
+            PING_INTERVAL.min(left)
+        };
         match within(limit, stream.read_buf(&mut buffered)).await {
-            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(0)) => {
+                let what = "the Register closed the connection";
+                return Err(Fault::new(FaultKind::Unreachable, what));
+            }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(broken(&error)),
             // A wrong secret makes it close, or say nothing.
@@ -156,7 +172,11 @@ fn read(line: &[u8], port: u16) -> Result<Option<Listing>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RegistryKind;
+    use crate::discovery::registry::simulation;
+    use crate::discovery::source;
     use proptest::prelude::*;
+    use tokio::net::TcpListener;
 
     #[test]
     fn processes_of_one_host_are_one_backend() {
@@ -166,6 +186,37 @@ mod tests {
         assert_eq!(shown, ["10.0.0.1:8282", "10.0.0.2:8282"]);
         assert_eq!(read(b"{\"event\":\"ping\"}", 8282).unwrap(), None);
         assert!(read(b"<html>", 8282).is_err());
+    }
+
+    /// A Register that tells everything once on each connection, and nothing more.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_register_is_asked_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let line = b"{\"event\":\"broadcast_addresses\",\"addresses\":[\"10.0.0.1:1\"]}\n";
+                let _ = stream.write_all(line).await;
+                kept.push(stream);
+            }
+        });
+        let urls = vec![RegistryUrl::parse_tcp(&at).unwrap()];
+        let registry = Registry {
+            port: Some(8282),
+            ..simulation::registry(RegistryKind::GatewayWorker(urls.clone()))
+        };
+        let (publisher, mut follower) = source::source();
+        let hour = Duration::from_secs(3600);
+        let began = Instant::now();
+        let following =
+            tokio::spawn(async move { follow(&registry, &urls, hour, &publisher).await });
+        let asked = follower.states.wait_for(|state| state.answers >= 3);
+        let state = asked.await.unwrap().clone();
+        assert_eq!(state.faults.iter().sum::<u64>(), 0, "{:?}", state.fault);
+        let elapsed = began.elapsed();
+        assert!(elapsed >= RELIST_INTERVAL && elapsed < hour, "{elapsed:?}");
+        following.abort();
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Jute, the encoding of ZooKeeper, as far as five calls need it: packets out, replies in.
 
-use crate::discovery::bounded::MAX_LINE;
+use crate::discovery::bounded::MAX_BODY;
 use crate::discovery::entry::MAX_ENTRIES;
 
 /// Kinds of requests.
@@ -95,7 +95,7 @@ pub(super) fn take_packet(buffered: &mut Vec<u8>) -> Result<Option<Vec<u8>>, &'s
         return Ok(None);
     };
     let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| "a negative length")?;
-    if length > MAX_LINE {
+    if length > MAX_BODY {
         return Err("a packet that is too long");
     }
     if buffered.len() < length + 4 {

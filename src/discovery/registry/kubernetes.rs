@@ -159,6 +159,10 @@ impl HttpSource for KubernetesSource {
         self.publication().map(Some)
     }
 
+    fn watches(&self) -> bool {
+        true
+    }
+
     fn restart(&mut self) {
         self.phase = KubernetesPhase::List;
     }

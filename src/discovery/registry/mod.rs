@@ -92,6 +92,12 @@ pub(super) trait HttpSource: Send {
         Err(Fault::malformed("a line that nobody asked for"))
     }
 
+    /// Whether a listing is followed by a watch. Then the listing alone is no success: a server that
+    /// refuses the watch would have it asked for without end.
+    fn watches(&self) -> bool {
+        false
+    }
+
     /// Begins anew: the connection broke, an answer was bad, or a watch has gone on for long.
     fn restart(&mut self);
 }

@@ -124,7 +124,7 @@ impl SimulatedServer for SimulatedConsul {
     }
 
     fn names(&self) -> Vec<String> {
-        self.names.keys().cloned().collect()
+        self.names.keys().map(|name| format!("n/{name}")).collect()
     }
 }
 
@@ -268,7 +268,7 @@ fn simulate(seed: u64, source: &mut dyn HttpSource, server: &mut dyn SimulatedSe
     assert_eq!(found, server.names(), "seed {seed}");
 }
 
-fn registry(kind: RegistryKind) -> Registry {
+pub(super) fn registry(kind: RegistryKind) -> Registry {
     Registry {
         kind,
         service: "/chat/".to_owned(),

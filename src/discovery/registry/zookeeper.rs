@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout as within, timeout_at};
 
 use super::RELIST_INTERVAL;
 use super::connection::{RegistryServers, RegistryStream};
-use super::driver::{FIRST_RETRY, MAX_RETRY, hide};
+use super::driver::{FIRST_RETRY, LASTING, MAX_RETRY, hide};
 use super::jute::{self, JuteReader};
 use crate::base::backoff::Backoff;
 use crate::config::{Registry, RegistryUrl};
@@ -40,7 +40,7 @@ pub(super) async fn follow(
     let mut servers = RegistryServers::new(urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
-        let before = publisher.answers();
+        let (began, before) = (Instant::now(), publisher.answers());
         let secret = registry.token_file.as_deref().map(read_secret).transpose();
         let ended = match &secret {
             Ok(secret) => {
@@ -56,7 +56,7 @@ pub(super) async fn follow(
             }
             Err(fault) => Some(fault.clone()),
         };
-        if publisher.answers() > before {
+        if publisher.answers() > before && began.elapsed() >= LASTING {
             retries.reset();
         }
         publisher.failed(ended.unwrap_or_else(closed));
@@ -274,26 +274,34 @@ fn created(reader: &mut JuteReader<'_>) -> i64 {
     zxids.and_then(|_| reader.long()).unwrap_or(0)
 }
 
-/// Nodes of a name that is registered anew stand beside the old ones until those expire: the newest
-/// counts.
+/// Nodes of a name that is registered anew stand beside the old ones until those expire, and so does
+/// a process that has a new name after each start: of a name, and of an address, the newest counts.
 fn newest(
     found: Vec<(i64, Result<RawEntry, String>)>,
 ) -> impl Iterator<Item = Result<RawEntry, String>> {
-    let mut entries: BTreeMap<String, (i64, RawEntry)> = BTreeMap::new();
-    let mut bad = Vec::new();
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
     for (created, entry) in found {
         match entry {
+            Ok(raw) => good.push((created, raw)),
             Err(why) => bad.push(Err(why)),
-            Ok(raw) => {
-                let known = entries.get(&raw.name).map(|(known, _)| *known);
-                if known.is_none_or(|known| known <= created) {
-                    entries.insert(raw.name.clone(), (created, raw));
-                }
-            }
         }
     }
-    let good = entries.into_values().map(|(_, raw)| Ok(raw));
+    let named = newest_by(good, |raw| &raw.name);
+    let placed = newest_by(named, |raw| &raw.address);
+    let good = placed.into_iter().map(|(_, raw)| Ok(raw));
     good.chain(bad)
+}
+
+/// The newest of each key. The name decides between two of one time, not the order of the answer.
+fn newest_by(found: Vec<(i64, RawEntry)>, key: fn(&RawEntry) -> &str) -> Vec<(i64, RawEntry)> {
+    let mut newest: BTreeMap<String, (i64, RawEntry)> = BTreeMap::new();
+    for (created, raw) in found {
+        let known = newest.get(key(&raw));
+        if known.is_none_or(|(at, known)| (*at, &known.name) <= (created, &raw.name)) {
+            newest.insert(key(&raw).to_owned(), (created, raw));
+        }
+    }
+    newest.into_values().collect()
 }
 
 /// Reads a child: Curator's JSON, our own form, an address as data or as name, or the URL that
@@ -395,6 +403,18 @@ mod tests {
         ];
         let found: Vec<_> = newest(found).map(|one| one.unwrap().address).collect();
         assert_eq!(found, ["10.0.0.9:80"]);
+    }
+
+    #[test]
+    fn a_process_that_started_anew_is_one_backend() {
+        let raw = |name: &str, address: &str| Ok(RawEntry::new(name, address));
+        let found = vec![
+            (9, raw("new", "10.0.0.1:80")),
+            (7, raw("old", "10.0.0.1:80")),
+            (8, raw("other", "10.0.0.2:80")),
+        ];
+        let found: Vec<_> = newest(found).map(|one| one.unwrap().name).collect();
+        assert_eq!(found, ["new", "other"]);
     }
 
     proptest! {

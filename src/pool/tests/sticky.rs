@@ -70,6 +70,20 @@ fn nobody_comes_back_to_a_backend_that_is_emptied() {
 }
 
 #[test]
+fn another_process_knows_of_the_operator_s_emptying_only() {
+    let pool = pool_of(OnDrain::Keep);
+    let a = backend(&pool, "a");
+    a.set_emptying(true);
+    let next = pool_of(OnDrain::Keep);
+    next.take_over(&pool.hand_over());
+    assert_eq!(name(&back(&next, &backend(&next, "a")).unwrap()), "a");
+    a.set_operator(OperatorState::Drain);
+    let next = pool_of(OnDrain::Keep);
+    next.take_over(&pool.hand_over());
+    assert_eq!(name(&back(&next, &backend(&next, "a")).unwrap()), "b");
+}
+
+#[test]
 fn a_backend_that_cannot_serve_is_picked_anew_whatever_its_drain() {
     let pool = pool_of(OnDrain::Keep);
     let a = backend(&pool, "a");

@@ -1,5 +1,5 @@
 //! A running job as it goes to the next process in an upgrade, which goes on with it. Jobs of
-//! failover and rebalances stay behind: the next process judges for itself.
+//! failover and discovery, and rebalances, stay behind: the next process judges for itself.
 
 use std::time::{Duration, SystemTime};
 
@@ -57,7 +57,7 @@ pub(in crate::server) struct FilterState {
 impl Job {
     /// `None`: the job is over, or another's than the operator's.
     pub(in crate::server) fn hand_over(&self) -> Option<JobState> {
-        if !self.is_running() || self.origin.is_health() {
+        if !self.is_running() || !self.origin.is_operator() {
             return None;
         }
         let target = match &self.target {
@@ -163,5 +163,27 @@ impl FilterState {
             min_age: state.min_age,
             min_idle: state.min_idle,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::control::jobs::request::JobOrigin;
+
+    #[test]
+    fn the_operator_s_jobs_are_handed_over_and_no_others() {
+        let job = |origin| {
+            let pace = DrainRate {
+                rate: None,
+                deadline: None,
+                after: Duration::ZERO,
+                close_frame: std::sync::Arc::new(CloseFrame::new(1001, "")),
+            };
+            let target = JobTarget::Filter(Box::default());
+            Job::new(1, origin, JobRequest::drain(target, pace))
+        };
+        assert!(job(JobOrigin::Operator).hand_over().is_some());
+        assert!(job(JobOrigin::Discovery).hand_over().is_none());
     }
 }
