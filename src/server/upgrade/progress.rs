@@ -122,6 +122,18 @@ impl Upgrades {
             .await;
     }
 
+    /// Returns when another process serves: at once if it does now.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn handed_over(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as this.
+        let _ = phase
+            .wait_for(|phase| *phase == UpgradePhase::HandedOver)
+            .await;
+    }
+
     pub(super) fn enter(&self, phase: UpgradePhase) {
         self.phase.send_replace(phase);
     }
