@@ -50,12 +50,19 @@ impl Pool {
         let backends = backends.map(|backend| BackendTotals {
             name: backend.name().to_string(),
             values: backend.counters().values(),
-            live: backend.live(),
+            live: backend.live_before_next(),
         });
         PoolTotals {
             name: self.name().to_string(),
             values: self.counters().values(),
             backends: backends.collect(),
+        }
+    }
+
+    /// The next process has ended, and the connections that it had are gone.
+    pub(crate) fn forget_handed_over(&self) {
+        for backend in self.backends().into_iter().chain(self.retired()) {
+            backend.forget_handed_over();
         }
     }
 

@@ -126,8 +126,10 @@ impl Departures {
         let all = offer.sessions.len() as u64;
         for session in offer.sessions {
             if taken.next().unwrap_or(false) {
-                // Its counts are the new process's from here on.
-                drop(session.commit());
+                // Its counts are the new process's from here on, but for its place at the backend.
+                if let Some(ghost) = session.commit() {
+                    ghost.keep_place();
+                }
                 moved += 1;
             } else {
                 tracing::debug!(id = session.id(), "upgrade: a session was declined");

@@ -218,6 +218,9 @@ impl Remainder {
             "the new process ended within its probation ({status})"
         ));
         self.sockets.iter().for_each(|bound| bound.take_back());
+        for pool in server.pools() {
+            pool.forget_handed_over();
+        }
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(old, bound)| {
             let origin = ListenerOrigin::Moved(&old);
