@@ -31,6 +31,7 @@ pub(super) struct Departures {
     batch: u64,
     passes: u64,
     moved: u64,
+    declined: u64,
     /// Messages of other kinds that came while an answer was waited for.
     pub others: Vec<FromNew>,
 }
@@ -79,9 +80,11 @@ impl Departures {
             }
         }
         if self.passes == 0 {
-            let (moved, longest_freeze) = (self.moved, server.upgrade.longest_freeze());
+            let (moved, declined, longest_freeze) =
+                (self.moved, self.declined, server.upgrade.longest_freeze());
             tracing::info!(
                 moved,
+                declined,
                 ?stayed,
                 ?longest_freeze,
                 "upgrade: sessions have moved"
@@ -137,6 +140,7 @@ impl Departures {
             }
         }
         self.moved += moved;
+        self.declined += all - moved;
         server.upgrade.moved(moved, all - moved, self.passes > 0);
         Ok(())
     }
