@@ -119,11 +119,23 @@ impl Operations {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
             };
             let _permit = self.waiters.try_acquire().map_err(busy)?;
-            let _ = timeout(wait, target.emptied()).await;
+            // Looked at first: sessions that have moved leave an empty target behind.
+            tokio::select! {
+                biased;
+                () = server.handed_over() => return Err(moved()),
+                _ = timeout(wait, target.emptied()) => {}
+            }
             write_log(server).await;
         }
         Ok(job)
     }
+}
+
+/// Answer of a wait in a process that has handed over: its count says nothing any more.
+fn moved() -> ApiError {
+    let message = "the state is set, but another process has taken over, with the live sessions: \
+                   ask again, and it answers";
+    ApiError::later(message)
 }
 
 /// Has the lines of the connections that have ended written to the access log.

@@ -1,7 +1,9 @@
 //! Answers of the admin endpoint: JSON, and errors that say what is allowed.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
 use serde::Serialize;
@@ -66,6 +68,8 @@ enum ExtraHeader {
     None,
     Allow(&'static str),
     Authenticate,
+    /// Of a second.
+    RetryAfter,
 }
 
 impl ApiError {
@@ -100,6 +104,14 @@ impl ApiError {
         }
     }
 
+    /// The same request, sent again, will be answered: 503 with `Retry-After`.
+    pub(super) fn later(message: impl Into<String>) -> ApiError {
+        ApiError {
+            header: ExtraHeader::RetryAfter,
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    }
+
     /// `allowed` as in the header: `GET, HEAD`.
     pub(super) fn method(allowed: &'static str) -> ApiError {
         let message = format!("this method is not allowed here; allowed: {allowed}");
@@ -124,6 +136,7 @@ impl ApiError {
         let header = match self.header {
             ExtraHeader::None => None,
             ExtraHeader::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),
+            ExtraHeader::RetryAfter => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             ExtraHeader::Authenticate => {
                 let scheme = HeaderValue::from_static("Bearer realm=\"evenkeel\"");
                 Some((WWW_AUTHENTICATE, scheme))

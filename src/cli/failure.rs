@@ -8,7 +8,7 @@ use tracing::Level;
 use super::colour::colour_on_stderr;
 use super::journal::{prefix, prefixed, stderr_is_journal};
 use crate::config::ConfigErrors;
-use crate::server::{SourceError, StartError};
+use crate::server::{SourceError, StartError, SuccessorError};
 
 /// Failure that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub(super) enum CommandError {
     Source(#[from] SourceError),
     #[error("{0}")]
     Start(#[from] StartError),
+    /// A service manager or a container engine decides by it whether to start anew.
+    #[error("{0}")]
+    Successor(#[from] SuccessorError),
     #[error("{what}: {source}")]
     Io {
         what: &'static str,
@@ -41,10 +44,11 @@ impl CommandError {
         move |source| CommandError::Io { what, source }
     }
 
-    /// Returns 2 for wrong usage, as clap has it, else 1.
+    /// Returns 2 for wrong usage, as clap has it, the status of a new process that has failed, else 1.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             CommandError::Usage(_) => ExitCode::from(2),
+            CommandError::Successor(error) => ExitCode::from(error.code),
             _ => ExitCode::FAILURE,
         }
     }

@@ -1,6 +1,7 @@
 //! Floor 8: the command line. Each command is a file; this one lists them.
 //!
-//! Exit codes: 0 done; 1 bad configuration or a failure; 2 wrong usage.
+//! Exit codes: 0 done; 1 bad configuration or a failure; 2 wrong usage; of `run`
+//! after an upgrade also the status of the new process.
 
 mod balancer;
 mod check;

@@ -21,7 +21,7 @@ pub(super) struct RunArguments {
 }
 
 /// Runs until a signal asks to stop and the stop is over, or until another process has taken over
-/// and no connection is left.
+/// and no connection is left. If that one fails first, this one does, with its status.
 pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let old = OldProcess::from_environment().map_err(CommandError::Other)?;
     let old = old.map(Arc::new);
@@ -42,7 +42,7 @@ fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), Co
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
     let _flush = logs.flush_at_end();
     let runtime = runtime()?;
-    let journal = runtime.block_on(async {
+    let (journal, ended) = runtime.block_on(async {
         // Before the first log line: a script that reads "listening" may already send a signal.
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
@@ -55,15 +55,15 @@ fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), Co
         let told =
             manager.map(|manager| tokio::spawn(tell(manager, Arc::clone(&balancer.server))));
         let journal = Arc::clone(balancer.server.journal());
-        balancer.server.run(signals).await;
+        let ended = balancer.server.run(signals).await;
         // Even the shortest stop is told. The task ends with the server, without a wait.
         if let Some(told) = told {
             let _ = told.await;
         }
-        Ok::<_, CommandError>(journal)
+        Ok::<_, CommandError>((journal, ended))
     })?;
     end(runtime, &journal);
-    Ok(())
+    Ok(ended?)
 }
 
 /// Tells the service manager, as soon as it listens to this process.

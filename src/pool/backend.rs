@@ -66,6 +66,8 @@ pub struct Backend {
     standing: Standing,
     /// Those of `connections` that the process before still has.
     elsewhere: Elsewhere,
+    /// Those that have moved to the next process. They keep their places here: the limit is of both.
+    handed_over: Elsewhere,
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is due before its time.
@@ -91,6 +93,7 @@ impl Backend {
             connections: ConnectionCounter::new(status.settings().max_connections),
             standing: Standing::default(),
             elsewhere: Elsewhere::default(),
+            handed_over: Elsewhere::default(),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
@@ -372,6 +375,24 @@ impl Backend {
         if self.elsewhere.take_one() {
             self.released();
         }
+    }
+
+    /// Keeps the place of a connection that moves to the next process.
+    pub(super) fn note_handed_over(&self) {
+        self.handed_over.add_one();
+        self.connections.enter_anyway();
+    }
+
+    /// Frees the places of connections that have moved to the next process: it has ended.
+    pub(super) fn forget_handed_over(&self) {
+        for _ in 0..self.handed_over.set(0) {
+            self.released();
+        }
+    }
+
+    /// Live connections without those that the next process has and counts itself.
+    pub(super) fn live_before_next(&self) -> u64 {
+        self.live().saturating_sub(self.handed_over.count())
     }
 
     pub(super) fn is_unanswering(&self) -> bool {

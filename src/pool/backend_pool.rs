@@ -141,6 +141,11 @@ impl Pool {
         self.members().found().to_vec()
     }
 
+    /// Adds a backend that only ends its connections. It is in the next view.
+    pub(super) fn add_retired(&self, settings: config::Backend, now: Instant) -> Arc<Backend> {
+        self.members().add_retired(settings, now)
+    }
+
     /// Recomputes the view after a change of several backends.
     pub(super) fn recompute_view(&self, now: Instant) {
         self.publish(self.members(), now);

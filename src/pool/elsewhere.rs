@@ -1,4 +1,4 @@
-//! Connections of a backend that the process before this one still has.
+//! Connections of a backend that another process has: the one before this one, or the next.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,14 @@ impl Elsewhere {
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         taken.is_ok()
+    }
+
+    pub(super) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Sets the count and returns the one before.

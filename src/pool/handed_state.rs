@@ -16,6 +16,8 @@ pub(crate) struct PoolState {
     pub(super) found: Vec<FoundBackend>,
     /// Present backends.
     pub(super) backends: Vec<BackendStateRecord>,
+    /// Removed ones that have connections.
+    pub(super) retired: Vec<BackendStateRecord>,
 }
 
 /// A backend of the last snapshot of discovery.
@@ -41,6 +43,10 @@ pub(super) struct BackendStateRecord {
     pub(super) address: String,
     /// Address that its name was resolved to last.
     pub(super) endpoint: Option<String>,
+    /// As `DiscoveryState` is written.
+    pub(super) discovery: String,
+    /// Connections. One that has some is kept where the next configuration lacks it.
+    pub(super) live: u64,
     pub(super) operator: String,
     pub(super) weight: Option<u16>,
     pub(super) emptying: bool,

@@ -2,6 +2,7 @@
 //! what checks, outlier detection, DNS and the slow start have learned. Instants become times from
 //! now, since no two processes share them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
@@ -11,7 +12,7 @@ use super::discovered::{DiscoveredBackend, DiscoveryState};
 use super::handed_state::{BackendStateRecord, FoundBackend, PoolState};
 use super::handed_totals::{BackendTotals, PoolTotals};
 use super::states::OperatorState;
-use crate::config::Address;
+use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
 
 impl Pool {
@@ -19,26 +20,35 @@ impl Pool {
     pub(crate) fn hand_over(&self) -> PoolState {
         let now = clock();
         let found = self.found().into_iter().map(FoundBackend::of);
+        let records = |backends: Vec<Arc<Backend>>| {
+            let records = backends.iter().map(|backend| backend.hand_over(now));
+            records.collect()
+        };
         PoolState {
             name: self.name().to_string(),
             found: found.collect(),
-            backends: self
-                .backends()
-                .iter()
-                .map(|backend| backend.hand_over(now))
-                .collect(),
+            backends: records(self.backends()),
+            retired: records(self.retired()),
         }
     }
 
     /// Takes over the state that the process before has handed over. To be called before the pool
-    /// serves. Backends of another name or address than there begin anew.
+    /// serves. Backends of another name or address than there begin anew. Those that the
+    /// configuration has no more, and that have connections there, are kept as after a reload.
     pub(crate) fn take_over(&self, state: &PoolState) {
         let found = state.found.iter().filter_map(FoundBackend::read);
         self.apply_discovered(found.collect());
         let now = clock();
-        for record in &state.backends {
+        for record in state.backends.iter().chain(&state.retired) {
             if let Some(backend) = self.backend(&record.name) {
                 backend.take_over(record, now);
+            } else if let Some(settings) = record.removed() {
+                let backend = self.add_retired(settings, now);
+                backend.take_over(record, now);
+                backend.status().discovery =
+                    DiscoveryState::named(&record.discovery).unwrap_or(DiscoveryState::Ready);
+                // Before its sessions come: one without any is forgotten.
+                backend.set_elsewhere(record.live);
             }
         }
         self.recompute_view(now);
@@ -50,12 +60,19 @@ impl Pool {
         let backends = backends.map(|backend| BackendTotals {
             name: backend.name().to_string(),
             values: backend.counters().values(),
-            live: backend.live(),
+            live: backend.live_before_next(),
         });
         PoolTotals {
             name: self.name().to_string(),
             values: self.counters().values(),
             backends: backends.collect(),
+        }
+    }
+
+    /// The next process has ended, and the connections that it had are gone.
+    pub(crate) fn forget_handed_over(&self) {
+        for backend in self.backends().into_iter().chain(self.retired()) {
+            backend.forget_handed_over();
         }
     }
 
@@ -137,6 +154,21 @@ impl FoundBackend {
     }
 }
 
+impl BackendStateRecord {
+    /// The settings of a backend that only ends its connections. `None`: it has none.
+    fn removed(&self) -> Option<config::Backend> {
+        Some(config::Backend {
+            name: self.name.clone(),
+            address: self.address.parse().ok().filter(|_| self.live > 0)?,
+            weight: 1,
+            max_connections: 0,
+            backup: false,
+            init_state: InitState::Up,
+            host: None,
+        })
+    }
+}
+
 fn endpoint(text: &str) -> Option<Endpoint> {
     match text.parse().ok()? {
         Address::Tcp(address) => Some(Endpoint::Tcp(address)),
@@ -152,6 +184,8 @@ impl Backend {
             name: self.name().to_string(),
             address: status.settings().address.to_string(),
             endpoint: status.endpoint().map(ToString::to_string),
+            discovery: status.discovery.as_str().to_owned(),
+            live: self.live_before_next(),
             unanswering: self.is_unanswering(),
             ..BackendStateRecord::default()
         };

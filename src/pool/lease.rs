@@ -35,6 +35,12 @@ impl Lease {
         }
     }
 
+    /// Leaves the connection to the next process. Its place stays taken here, so that the two
+    /// processes together keep the backend's limit.
+    pub(crate) fn hand_over(self) {
+        self.backend.note_handed_over();
+    }
+
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }

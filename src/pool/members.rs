@@ -87,6 +87,16 @@ impl Members {
         &self.found
     }
 
+    /// Adds a backend that only ends its connections.
+    pub(super) fn add_retired(&mut self, settings: config::Backend, now: Instant) -> Arc<Backend> {
+        let has_check = self.settings.check.is_some();
+        let status = BackendStatus::new(settings, has_check, false, now);
+        let backend = Backend::new(&self.link, status);
+        backend.retire();
+        self.retired.push(Arc::clone(&backend));
+        backend
+    }
+
     /// Retires every backend.
     pub(super) fn retire(&mut self, now: Instant) {
         self.gone = true;

@@ -44,4 +44,4 @@ pub(crate) use start::StartError;
 pub(crate) use state::Server;
 pub(crate) use status::{ListenerState, ListenerStatus, PoolFileStatus};
 pub(crate) use upgrade::status::UpgradeTotals;
-pub(crate) use upgrade::{CommandLine, OldProcess, UpgradeError};
+pub(crate) use upgrade::{CommandLine, OldProcess, SuccessorError, UpgradeError};

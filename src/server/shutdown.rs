@@ -19,8 +19,8 @@ use super::lock::lock;
 use super::signals::{Signal, Signals};
 use super::state::Server;
 use super::status::ListenerState;
-use super::upgrade::is_init;
 use super::upgrade::message::FromNew;
+use super::upgrade::{SuccessorError, is_init};
 use crate::base::units::format_duration;
 use crate::relay::CloseFrame;
 
@@ -34,7 +34,10 @@ impl Server {
     /// Serves until a signal asks to stop, then until the stop is over; another one during the stop
     /// ends it at once. A process that has handed over ends as if it was asked to, without a
     /// signal.
-    pub(crate) async fn run(self: Arc<Self>, mut signals: Signals) {
+    ///
+    /// # Errors
+    /// The process that had taken over has failed.
+    pub(crate) async fn run(self: Arc<Self>, mut signals: Signals) -> Result<(), SuccessorError> {
         let asked = Arc::new(Notify::new());
         let _reloading = AbortOnDropHandle::new(
             self.control_runtime()
@@ -65,10 +68,11 @@ impl Server {
         self.finish().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);
+        self.upgrade.successor_error().map_or(Ok(()), Err)
     }
 
     /// Stops within that time. A process that has handed over and is then asked to stop has as long
-    /// as any other; another request ends it at once.
+    /// as any other; another request ends it at once, and so does a failure of the new process.
     async fn stop_and_answer(
         &self,
         signals: &mut Signals,
@@ -79,6 +83,11 @@ impl Server {
         loop {
             let is_asked = tokio::select! {
                 () = &mut stop => return,
+                () = self.upgrade.abandoned.cancelled() => {
+                    let live = self.limits().live();
+                    tracing::error!(live, "the new process has failed: stopping at once");
+                    return;
+                }
                 () = self.upgrade.stop_wanted.notified() => end == End::Settled,
                 signal = signals.next() => !self.answer(signal, reload),
             };

@@ -143,6 +143,15 @@ impl Server {
         self.upgrade.phase() != UpgradePhase::None
     }
 
+    /// Returns when another process serves in place of this one: connections that are gone here
+    /// may live on there.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(crate) async fn handed_over(&self) {
+        self.upgrade.handed_over().await;
+    }
+
     /// Returns when the service manager takes this process for the main one.
     ///
     /// # Cancel safety

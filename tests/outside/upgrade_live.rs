@@ -13,7 +13,7 @@ use crate::certificates::{Certificate, client};
 use crate::clients::{ask, echoed, greeted, read_line, tls, websocket};
 use crate::harness::{Balancer, Event, Launch, a_moment, within};
 use crate::nodes::Node;
-use crate::settings::{backend, listener, listener_with, pool, simple};
+use crate::settings::{backend, backend_with, listener, listener_with, pool, simple};
 
 /// No probation: the old process ends with its last connection.
 pub const AT_ONCE: &str = "[upgrade]\nprobation = \"0s\"\nhard_stop_after = \"10m\"\n\n";
@@ -477,4 +477,193 @@ async fn the_service_manager_hears_of_the_new_main_process_before_that_speaks() 
     let last_ready = seen.iter().rposition(|one| one == "READY=1");
     let main = place(&format!("MAINPID={process}"));
     assert!(main.is_some() && main < last_ready, "{seen:?}");
+}
+
+/// A script stops the node when the wait is over.
+#[tokio::test]
+async fn a_drain_waits_for_sessions_that_have_moved() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(LONG.to_owned() + &simple("tcp", "", &[&node])));
+    let (mut live, _) = greeted(balancer.address("main").await).await;
+    let admin = balancer.address("admin").await.to_string();
+    let words = ["drain", "nodes/n1", "--wait", "60s", "--admin", &admin];
+    let mut drain = Box::pin(balancer.command(&words));
+    let path = "/api/v1/pools/nodes/backends/n1/drain?wait=60s";
+    let mut asked = Box::pin(balancer.post(path, "{}"));
+    let told = |event: &Event| event.message() == "operator sets the state";
+    tokio::select! {
+        _ = balancer.event("the first drain", 0, told) => {}
+        early = &mut drain => panic!("the wait is over: {early:?}"),
+    }
+    let from = balancer.log.all().len();
+    tokio::select! {
+        _ = balancer.event("the second drain", from, told) => {}
+        early = &mut asked => panic!("the wait is over: {}", early.body),
+    }
+    let moved = async {
+        upgraded(&balancer).await;
+        while status(&balancer).await["upgrade"]["predecessor"]["connections"] != 0 {
+            a_moment().await;
+        }
+    };
+    let (answer, ()) = tokio::select! {
+        both = async { tokio::join!(asked, moved) } => both,
+        early = &mut drain => panic!("the wait is over: {early:?}"),
+    };
+    // The endpoint itself says that it cannot know, and whom to ask.
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.body.contains("another process"), "{}", answer.body);
+    let still = async {
+        echoed(&mut live, b"lives on").await;
+        balancer
+            .backend_until("nodes", "n1", |seen| seen["live"] == 1)
+            .await;
+    };
+    tokio::select! {
+        () = still => {}
+        early = &mut drain => panic!("the wait is over: {early:?}"),
+    }
+    drop(live);
+    let (code, out, error) = within("the end of the drain", drain).await;
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(out.contains("nodes/n1: drain, 0 connections"), "{out}");
+}
+
+/// Each session that moves would let one of the clients in who wait in the old process.
+#[tokio::test]
+async fn a_backend_gets_no_more_than_its_limit_from_both_processes() {
+    let node = Node::echo("n1").await;
+    let limited = backend_with("n1", node.address, "max_connections = 2");
+    let config = LONG.to_owned()
+        + &listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "max_queue = 10\nqueue_timeout = \"5s\"",
+            &[limited],
+        );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (mut first, _) = greeted(address).await;
+    let (mut second, _) = greeted(address).await;
+    let mut queued = Vec::new();
+    for _ in 0..4 {
+        queued.push(TcpStream::connect(address).await.expect("connect"));
+    }
+    let all_wait = async {
+        while status(&balancer).await["pools"][0]["queued"] != 4 {
+            a_moment().await;
+        }
+    };
+    within("the queue", all_wait).await;
+    let process = upgraded(&balancer).await;
+    echoed(&mut first, b"moved").await;
+    for mut stream in queued {
+        let (greeting, _) = crate::clients::read_to_ending(&mut stream).await;
+        assert!(greeting.is_empty(), "more than the limit");
+    }
+    assert_eq!(node.accepted(), 2);
+    echoed(&mut second, b"moved").await;
+    // Their places are free again when the process that has them is gone.
+    kill(process);
+    crate::clients::read_to_ending(&mut first).await;
+    greeted(address).await;
+}
+
+/// Nodes come and go, and the sessions of one that went go on to their end.
+#[tokio::test]
+async fn sessions_of_removed_backends_move_too() {
+    let (one, two) = (Node::echo("n1").await, Node::echo("n2").await);
+    let nodes = |backends: &[String]| {
+        LONG.to_owned() + &listener("main", "tcp", "nodes") + &pool("nodes", "", backends)
+    };
+    let (n1, n2) = (backend("n1", one.address), backend("n2", two.address));
+    let balancer = Balancer::start(&nodes(&[n1]));
+    let address = balancer.address("main").await;
+    let (mut of_one, _) = greeted(address).await;
+    balancer.reload(&nodes(&[n2])).await;
+    let (mut of_two, name) = greeted(address).await;
+    assert_eq!(name, "n2");
+    // One was removed before the upgrade, the other one is with it.
+    let third = Node::echo("n3").await;
+    balancer.write(&nodes(&[backend("n3", third.address)]));
+    upgraded(&balancer).await;
+    let moved = async {
+        while status(&balancer).await["upgrade"]["predecessor"]["connections"] != 0 {
+            a_moment().await;
+        }
+    };
+    within("the sessions to move", moved).await;
+    // They do not need the old process any more.
+    balancer.signal("KILL");
+    alone(&balancer).await;
+    for (stream, name) in [(&mut of_one, "n1"), (&mut of_two, "n2")] {
+        echoed(stream, b"moved").await;
+        let seen = crate::harness::find_backend(&status(&balancer).await, "nodes", name);
+        let seen = seen.expect("a removed backend");
+        assert_eq!(
+            (&seen["removed"], &seen["live"]),
+            (&true.into(), &1.into()),
+            "{seen}"
+        );
+    }
+    let (_new, name) = greeted(address).await;
+    assert_eq!(name, "n3");
+    // Each is forgotten with its last connection.
+    drop((of_one, of_two));
+    let gone = async {
+        while crate::harness::find_backend(&status(&balancer).await, "nodes", "n1").is_some()
+            || crate::harness::find_backend(&status(&balancer).await, "nodes", "n2").is_some()
+        {
+            a_moment().await;
+        }
+    };
+    within("the removed backends to go", gone).await;
+}
+
+/// Nothing serves any more, and who started the old process is to start another one.
+#[tokio::test]
+async fn a_new_process_that_dies_later_takes_the_old_one_along_with_its_status() {
+    let node = Node::echo("n1").await;
+    let limited = backend_with("n1", node.address, "max_connections = 1");
+    let config = AT_ONCE.to_owned()
+        + &listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "max_queue = 10\nqueue_timeout = \"5m\"",
+            &[limited],
+        );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (_live, _) = greeted(address).await;
+    // It keeps the old process alive.
+    let _queued = TcpStream::connect(address).await.expect("connect");
+    let waits = async {
+        while status(&balancer).await["pools"][0]["queued"] != 1 {
+            a_moment().await;
+        }
+    };
+    within("the queue", waits).await;
+    let process = upgraded(&balancer).await;
+    let settled = |event: &Event| event.message() == "upgrade: the probation is over";
+    balancer.event("the end of the probation", 0, settled).await;
+    kill(process);
+    let status = balancer.exit().await;
+    assert_eq!(status.code(), Some(128 + 9));
+}
+
+#[tokio::test]
+async fn sessions_of_a_listener_that_the_new_process_lacks_stay_and_are_told() {
+    let node = Node::echo("n1").await;
+    let config = LONG.to_owned() + &simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&config);
+    let (mut live, _) = greeted(balancer.address("main").await).await;
+    balancer.write(&config.replace("name = \"main\"", "name = \"renamed\""));
+    upgraded(&balancer).await;
+    let moved = |event: &Event| event.message() == "upgrade: sessions have moved";
+    let event = balancer.event("the first pass", 0, moved).await;
+    assert_eq!(event.number("declined"), Some(1));
+    let told = |event: &Event| event.message() == "upgrade: sessions stay in the process before";
+    let event = balancer.event("the reason", 0, told).await;
+    assert_eq!(event.field("why"), Some("no listener \"main\""));
+    echoed(&mut live, b"goes on there").await;
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, SERVER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, SERVER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -73,12 +73,32 @@ pub(super) async fn send(
     request: ApiRequest<'_>,
     patience: Duration,
 ) -> Result<Bytes, CommandError> {
-    let answer = reply(target, request, patience).await?;
+    body(target, reply(target, request, patience).await?)
+}
+
+fn body(target: &AdminTarget, answer: CallReply) -> Result<Bytes, CommandError> {
     if answer.status.is_success() && answer.is_json() {
         Ok(answer.body)
     } else {
         Err(refused(target, &answer))
     }
+}
+
+/// As [`send`]; `None` where the endpoint asks to come back later (503 with `Retry-After`).
+///
+/// # Errors
+/// Those of [`send`].
+pub(super) async fn send_unless_later(
+    target: &AdminTarget,
+    request: ApiRequest<'_>,
+    patience: Duration,
+) -> Result<Option<Bytes>, CommandError> {
+    let answer = reply(target, request, patience).await?;
+    let is_unavailable = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+    if is_unavailable && answer.headers.contains_key(RETRY_AFTER) {
+        return Ok(None);
+    }
+    body(target, answer).map(Some)
 }
 
 /// Returns the text of a page that is no JSON, such as `/healthz`.

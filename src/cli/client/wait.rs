@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval_at, sleep};
 use super::arguments::OutputFormat;
 use super::ask::{ANSWER_TIMEOUT, connections, parse, to_json};
 use super::jobs;
-use super::request::{ApiRequest, send};
+use super::request::{ApiRequest, send, send_unless_later};
 use super::subject::Subject;
 use super::target::AdminTarget;
 use crate::admin::MAX_WAIT;
@@ -68,13 +68,19 @@ impl<'a> WaitTask<'a> {
         let first = wait.map(|wait| wait.min(MAX_WAIT));
         let path = self.subject.path(operation, first);
         let timeout = ANSWER_TIMEOUT.saturating_add(first.unwrap_or_default());
-        let answer = send(self.target, ApiRequest::post(&path, body), timeout);
+        let answer = send_unless_later(self.target, ApiRequest::post(&path, body), timeout);
         let answer = if wait.is_some() && self.shows_progress {
             self.progress_until(answer).await?
         } else {
             answer.await?
         };
-        let mut outcome = WaitOutcome::parse(self.subject, answer)?;
+        let mut outcome = if let Some(answer) = answer {
+            WaitOutcome::parse(self.subject, answer)?
+        } else {
+            // Another process has taken over, with the state and the sessions.
+            sleep(POLL_INTERVAL).await;
+            self.poll(None).await?
+        };
         // The endpoint limits its wait; to repeat the operation could start another job.
         let until = began + wait.unwrap_or_default();
         while outcome.live > 0 && Instant::now() < until {
@@ -90,10 +96,10 @@ impl<'a> WaitTask<'a> {
     }
 
     /// Shows the progress until the answer comes.
-    async fn progress_until(
+    async fn progress_until<T>(
         &self,
-        answer: impl Future<Output = Result<Bytes, CommandError>>,
-    ) -> Result<Bytes, CommandError> {
+        answer: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
         let mut answer = pin!(answer);
         let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
         loop {

@@ -49,7 +49,7 @@ enum DemoOutput {
 /// Runs until a signal asks to stop.
 pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
-    let journal = runtime.block_on(async {
+    let (journal, ended) = runtime.block_on(async {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         let ports = if arguments.any_port {
             Ports::any()
@@ -71,11 +71,11 @@ pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
         tour.print(arguments.output == DemoOutput::Json)
             .map_err(CommandError::io("print the addresses"))?;
         let journal = Arc::clone(balancer.server.journal());
-        balancer.server.run(signals).await;
-        Ok::<_, CommandError>(journal)
+        let ended = balancer.server.run(signals).await;
+        Ok::<_, CommandError>((journal, ended))
     })?;
     end(runtime, &journal);
-    Ok(())
+    Ok(ended?)
 }
 
 async fn start_nodes() -> Result<Vec<Node>, CommandError> {

@@ -68,8 +68,18 @@ pub(in crate::relay) struct Thawing {
 #[derive(Debug)]
 pub(crate) struct Ghost {
     /// `None`: it was between two backends.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
     _permit: ConnectionPermit,
+}
+
+impl Ghost {
+    /// Ends it, but for the place at its backend: the new process has that connection, and the
+    /// limit is of both.
+    pub(crate) fn keep_place(self) {
+        if let Some(lease) = self.lease {
+            lease.hand_over();
+        }
+    }
 }
 
 impl FrozenSession {
@@ -125,7 +135,7 @@ impl FrozenSession {
         let guards = held.into_session()?.hand_over();
         workers.uncount(&self.inbox);
         Some(Ghost {
-            _lease: guards.lease,
+            lease: guards.lease,
             _permit: guards.permit,
         })
     }

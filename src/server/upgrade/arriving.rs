@@ -1,6 +1,7 @@
 //! Live sessions that come from the old process. Their state is read and connected to what is here
 //! first; no socket is touched before the old process has committed, or is gone.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use super::channel::{ChannelError, Received};
@@ -11,11 +12,16 @@ use crate::server::lock::lock;
 use crate::server::state::Server;
 use crate::wire::moved;
 
+/// Reasons that are told above `debug`. Each names a listener, a pool or a backend.
+const MAX_REASONS: usize = 16;
+
 /// Sessions of one offer that can be taken.
 #[derive(Default)]
 pub(super) struct Arrivals {
     batch: u64,
     ready: Vec<Arrival>,
+    /// Reasons that were told: declined sessions are offered again and again.
+    told: BTreeSet<String>,
 }
 
 struct Arrival {
@@ -75,10 +81,19 @@ impl Arrivals {
                     client,
                     backend,
                 }),
-                Err(why) => tracing::debug!(why, "upgrade: a session stays in the old process"),
+                Err(why) => self.tell_declined(why),
             }
         }
         Ok(taken)
+    }
+
+    fn tell_declined(&mut self, why: String) {
+        if self.told.len() < MAX_REASONS && !self.told.contains(&why) {
+            tracing::warn!(why, "upgrade: sessions stay in the process before");
+            self.told.insert(why);
+        } else {
+            tracing::debug!(why, "upgrade: a session stays in the process before");
+        }
     }
 
     /// Takes the sessions of the latest offer over: nobody else reads or writes them.

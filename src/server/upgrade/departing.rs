@@ -31,6 +31,7 @@ pub(super) struct Departures {
     batch: u64,
     passes: u64,
     moved: u64,
+    declined: u64,
     /// Messages of other kinds that came while an answer was waited for.
     pub others: Vec<FromNew>,
 }
@@ -79,9 +80,11 @@ impl Departures {
             }
         }
         if self.passes == 0 {
-            let (moved, longest_freeze) = (self.moved, server.upgrade.longest_freeze());
+            let (moved, declined, longest_freeze) =
+                (self.moved, self.declined, server.upgrade.longest_freeze());
             tracing::info!(
                 moved,
+                declined,
                 ?stayed,
                 ?longest_freeze,
                 "upgrade: sessions have moved"
@@ -126,8 +129,10 @@ impl Departures {
         let all = offer.sessions.len() as u64;
         for session in offer.sessions {
             if taken.next().unwrap_or(false) {
-                // Its counts are the new process's from here on.
-                drop(session.commit());
+                // Its counts are the new process's from here on, but for its place at the backend.
+                if let Some(ghost) = session.commit() {
+                    ghost.keep_place();
+                }
                 moved += 1;
             } else {
                 tracing::debug!(id = session.id(), "upgrade: a session was declined");
@@ -135,6 +140,7 @@ impl Departures {
             }
         }
         self.moved += moved;
+        self.declined += all - moved;
         server.upgrade.moved(moved, all - moved, self.passes > 0);
         Ok(())
     }

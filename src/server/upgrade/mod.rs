@@ -25,3 +25,4 @@ pub(super) use init::is_init;
 pub(crate) use launch::CommandLine;
 pub(crate) use new::OldProcess;
 pub(crate) use old::UpgradeError;
+pub(crate) use progress::SuccessorError;

@@ -1,5 +1,7 @@
 //! State of the upgrades of one process: of one that it begins, and of the one that made it.
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -49,10 +51,34 @@ pub(in crate::server) struct Upgrades {
     pub(in crate::server) settled: CancellationToken,
     /// Whether the latest new process has ended.
     successor_ended: watch::Sender<bool>,
+    /// Cancelled when the new process has failed, and nobody serves.
+    pub(in crate::server) abandoned: CancellationToken,
+    successor_error: OnceLock<SuccessorError>,
     /// The first process of the container ends with this one.
     is_guarded: AtomicBool,
     /// Whether a service manager is told of the life of this process.
     has_manager: AtomicBool,
+}
+
+/// The new process has failed beyond its probation: nothing serves any more.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the process that had taken over has failed ({status})")]
+pub(crate) struct SuccessorError {
+    status: String,
+    /// As a shell has it: 128 and the signal's number where a signal has ended it. Never 0.
+    pub code: u8,
+}
+
+impl SuccessorError {
+    /// `None`: it has ended as it should.
+    pub(super) fn of(status: ExitStatus) -> Option<SuccessorError> {
+        let signal = || status.signal().map(|signal| signal.saturating_add(128));
+        let code = status.code().or_else(signal).unwrap_or(1);
+        (!status.success()).then(|| SuccessorError {
+            status: status.to_string(),
+            code: u8::try_from(code).unwrap_or(1),
+        })
+    }
 }
 
 /// The process that handed over to this one.
@@ -79,6 +105,8 @@ impl Default for Upgrades {
             manager_told: Notify::new(),
             settled: CancellationToken::new(),
             successor_ended: watch::Sender::new(false),
+            abandoned: CancellationToken::new(),
+            successor_error: OnceLock::new(),
             is_guarded: AtomicBool::new(false),
             has_manager: AtomicBool::new(false),
         }
@@ -119,6 +147,18 @@ impl Upgrades {
         // The sender lives as long as this.
         let _ = phase
             .wait_for(|phase| *phase != UpgradePhase::Running)
+            .await;
+    }
+
+    /// Returns when another process serves: at once if it does now.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn handed_over(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as this.
+        let _ = phase
+            .wait_for(|phase| *phase == UpgradePhase::HandedOver)
             .await;
     }
 
@@ -274,6 +314,17 @@ impl Upgrades {
     pub(super) fn note_end_of_successor(&self) {
         self.set_successor(None);
         self.successor_ended.send_replace(true);
+    }
+
+    /// Notes that the new process has failed, and will not be replaced by this one.
+    pub(super) fn abandon(&self, error: SuccessorError) {
+        let _ = self.successor_error.set(error);
+        self.abandoned.cancel();
+    }
+
+    /// How the new process has failed, where it has.
+    pub(in crate::server) fn successor_error(&self) -> Option<SuccessorError> {
+        self.successor_error.get().cloned()
     }
 
     /// Returns when the latest new process has ended.

@@ -13,6 +13,7 @@ use super::departing::Departures;
 use super::document::Totals;
 use super::init::is_init;
 use super::message::{FromNew, FromOld};
+use super::progress::SuccessorError;
 use super::status::UpgradePhase;
 use super::successor::NewProcess;
 use crate::net::Bound;
@@ -202,11 +203,16 @@ impl Remainder {
     /// The new process has ended. Within the probation, unless it was told to, this one serves
     /// again.
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
+        let exit = self.new.child.try_wait().ok().flatten();
         let status = self.new.end();
         server.upgrade.note_end_of_successor();
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
+            // Nobody serves: the sooner this process fails, the sooner both are started again.
+            if let Some(error) = exit.and_then(SuccessorError::of) {
+                server.upgrade.abandon(error);
+            }
             server.upgrade.settled.cancel();
             return Turn::Over;
         }
@@ -218,6 +224,9 @@ impl Remainder {
             "the new process ended within its probation ({status})"
         ));
         self.sockets.iter().for_each(|bound| bound.take_back());
+        for pool in server.pools() {
+            pool.forget_handed_over();
+        }
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(old, bound)| {
             let origin = ListenerOrigin::Moved(&old);
