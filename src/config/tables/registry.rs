@@ -248,6 +248,36 @@ pub(super) fn choose(
         }
         return None;
     }
+    refuse_combinations(table, source, &kind, &settings);
+    let account = |file: &str| Path::new(SERVICE_ACCOUNT).join(file);
+    let is_in_cluster = kind.is_in_cluster();
+    let own_token = is_in_cluster.then(|| account("token"));
+    let own_tls = is_in_cluster.then(|| BackendTls {
+        ca: Some(account("ca.crt")),
+        ..BackendTls::default()
+    });
+    Some(Arc::new(Registry {
+        kind,
+        service: settings.service.unwrap_or_default(),
+        filter: settings.filter,
+        namespace: settings.namespace,
+        group: settings.group,
+        port_name: settings.port_name,
+        port: settings.port,
+        user: settings.user,
+        token_file: settings.token_file.or(own_token),
+        tls: settings.tls.or(own_tls),
+        interval: settings.interval,
+    }))
+}
+
+/// Notes values of one registry that do not go together.
+fn refuse_combinations(
+    table: &TableReader<'_>,
+    source: &str,
+    kind: &RegistryKind,
+    settings: &RegistrySettings,
+) {
     let service = settings.service.as_deref().unwrap_or("/");
     if source == "zookeeper" && !service.starts_with('/') {
         table.conflict(
@@ -274,26 +304,6 @@ pub(super) fn choose(
             "its addresses have different paths: they are servers of one registry",
         );
     }
-    let account = |file: &str| Path::new(SERVICE_ACCOUNT).join(file);
-    let is_in_cluster = kind.is_in_cluster();
-    let own_token = is_in_cluster.then(|| account("token"));
-    let own_tls = is_in_cluster.then(|| BackendTls {
-        ca: Some(account("ca.crt")),
-        ..BackendTls::default()
-    });
-    Some(Arc::new(Registry {
-        kind,
-        service: settings.service.unwrap_or_default(),
-        filter: settings.filter,
-        namespace: settings.namespace,
-        group: settings.group,
-        port_name: settings.port_name,
-        port: settings.port,
-        user: settings.user,
-        token_file: settings.token_file.or(own_token),
-        tls: settings.tls.or(own_tls),
-        interval: settings.interval,
-    }))
 }
 
 /// Kind of registry that a key asks for; `None` of DNS, or where its value is wrong.
