@@ -19,6 +19,7 @@ use super::lock::lock;
 use super::signals::{Signal, Signals};
 use super::state::Server;
 use super::status::ListenerState;
+use super::upgrade::Totals;
 use super::upgrade::is_init;
 use super::upgrade::message::FromNew;
 use crate::base::units::format_duration;
@@ -26,6 +27,9 @@ use crate::relay::CloseFrame;
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Time for the process that has taken over to be told the last counts.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Time for the end of a WebSocket: a frame under way, and an answer to our Close.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
@@ -63,6 +67,7 @@ impl Server {
         self.stop_and_answer(&mut signals, &asked, (end, allowed))
             .await;
         self.finish().await;
+        self.tell_last().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);
     }
@@ -131,7 +136,7 @@ impl Server {
     /// Passes a signal on to the new process; false where that gets its signals itself.
     fn pass_on(&self, signal: Signal) -> bool {
         self.upgrade.forward(match signal {
-            Signal::Stop => rustix::process::Signal::TERM,
+            Signal::Stop => return self.upgrade.pass_stop_on(),
             Signal::Reload => rustix::process::Signal::HUP,
             Signal::Reopen => rustix::process::Signal::USR1,
             Signal::Upgrade => rustix::process::Signal::USR2,
@@ -147,6 +152,7 @@ impl Server {
             return;
         }
         self.lifecycle.stop(StopStage::Announced);
+        self.upgrade.end_building();
         tracing::info!(
             live = self.limits().live(),
             shutdown_delay = format_duration(delay),
@@ -182,6 +188,7 @@ impl Server {
     pub(crate) async fn stop(&self, allowed: Duration) {
         let (started, half) = (Instant::now(), allowed / 2);
         self.lifecycle.stop(StopStage::Closing);
+        self.upgrade.end_building();
         self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();
@@ -242,6 +249,14 @@ impl Server {
         let relay = Arc::clone(self.relay());
         // A panic was logged.
         let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
+    }
+
+    /// Tells the process that has taken over what the last connections have counted.
+    async fn tell_last(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        let tell = move || server.upgrade.tell_last(&Totals::of(&server));
+        // One that does not read is not waited for.
+        let _ = timeout(LAST_WORDS, tokio::task::spawn_blocking(tell)).await;
     }
 }
 

@@ -101,6 +101,8 @@ pub(super) enum FromOld {
     Abort {
         batch: u64,
     },
+    /// This process was asked to stop, and means both. Said twice it is the same.
+    Stop,
     /// The service manager knows the new process as the main one.
     Lead,
     #[serde(other)]

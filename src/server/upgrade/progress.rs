@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::Channel;
 use super::document::{ProcessState, Totals};
 use super::launch::CommandLine;
+use super::message::FromOld;
 use super::status::{
     PredecessorStatus, UpgradeCounters, UpgradePhase, UpgradeStatus, UpgradeTotals,
 };
@@ -38,6 +39,12 @@ pub(in crate::server) struct Upgrades {
     /// By which the new process gets the signals that come here, as long as this one is the service
     /// manager's main process.
     successor: Mutex<Option<OwnedFd>>,
+    /// Says what the new process is to hear from others than the thread that follows it.
+    to_successor: Mutex<Option<Channel>>,
+    /// The new process was told to stop; what comes after it is another request.
+    stop_passed_on: AtomicBool,
+    /// The process that is being started and built, until it may accept.
+    in_building: Mutex<Option<OwnedFd>>,
     /// Notified by a signal that asks for an upgrade.
     pub(in crate::server) wanted: Notify,
     /// Notified when the new process stops, and this one with it.
@@ -74,6 +81,9 @@ impl Default for Upgrades {
             predecessor: Mutex::default(),
             leads: watch::Sender::new(true),
             successor: Mutex::default(),
+            to_successor: Mutex::default(),
+            stop_passed_on: AtomicBool::new(false),
+            in_building: Mutex::default(),
             wanted: Notify::new(),
             stop_wanted: Notify::new(),
             manager_told: Notify::new(),
@@ -291,6 +301,55 @@ impl Upgrades {
             self.successor_ended.send_replace(false);
         }
         *lock(&self.successor) = process;
+    }
+
+    /// Keeps the channel of the process that has taken over.
+    pub(super) fn set_channel(&self, channel: Option<Channel>) {
+        self.stop_passed_on.store(false, Relaxed);
+        *lock(&self.to_successor) = channel;
+    }
+
+    /// Tells the process that has taken over what has grown to the last: nothing follows. It may be
+    /// gone.
+    pub(in crate::server) fn tell_last(&self, totals: &Totals) {
+        if let Some(channel) = &*lock(&self.to_successor) {
+            let _ = channel.send_document(&FromOld::Totals, totals);
+        }
+    }
+
+    /// Passes a request to stop on to the new process, whom a signal to the process group may have
+    /// reached already: the first by the channel, which counts once, each later one as a signal.
+    /// False where it gets its signals itself.
+    pub(in crate::server) fn pass_stop_on(&self) -> bool {
+        if !self.has_successor() {
+            return false;
+        }
+        let is_first = !self.stop_passed_on.swap(true, Relaxed);
+        let channel = lock(&self.to_successor);
+        let is_told = is_first
+            && channel
+                .as_ref()
+                .is_some_and(|channel| channel.send(&FromOld::Stop).is_ok());
+        drop(channel);
+        is_told || self.forward(Signal::TERM)
+    }
+
+    /// Keeps a handle of the process that is being started.
+    pub(super) fn set_in_building(&self, process: Option<OwnedFd>) {
+        *lock(&self.in_building) = process;
+    }
+
+    /// From now on the process that was started is not ended by a stop. Ask for the stop after it.
+    pub(super) fn is_built(&self) {
+        *lock(&self.in_building) = None;
+    }
+
+    /// Ends the process that is being started, as this one stops. Set the stage of the stop before.
+    pub(in crate::server) fn end_building(&self) {
+        if let Some(process) = lock(&self.in_building).take() {
+            // One that has ended by itself is told by its exit.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
     }
 
     /// Passes a signal on to the new process; false where that gets its signals itself.

@@ -6,8 +6,6 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::channel::ChannelError;
 use super::departing::Departures;
 use super::document::Totals;
@@ -25,8 +23,13 @@ use crate::server::state::Server;
 /// Between two messages with the totals, and two looks at the new process.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// A listener that was left to the new process, and its socket.
-pub(super) type LeftListener = (Arc<Listening>, Arc<Bound>);
+/// Time for the service manager to take the word who the main process is now: it may be busy with a
+/// reload of its units.
+const MANAGER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A listener, and its socket where that was left to the new process. Without it the new one has no
+/// use for the listener, and this one serves there until the probation is over.
+pub(super) type LeftListener = (Arc<Listening>, Option<Arc<Bound>>);
 
 /// The rest of an upgrade.
 pub(super) struct Remainder {
@@ -41,8 +44,12 @@ pub(super) struct Remainder {
     told_at: Instant,
     /// The new process is being stopped, by whoever: its end is no failure.
     is_stopping: bool,
-    /// The other end of the channel is closed.
+    /// The other end of the channel is closed, or is not read.
     is_deaf: bool,
+    /// The new process has handed over itself, and is no one's to take back from.
+    is_settled: bool,
+    /// The new process was ended, as it did not answer.
+    was_silent: bool,
 }
 
 /// Whether the remainder goes on.
@@ -70,6 +77,8 @@ impl Remainder {
             told_at: now,
             is_stopping: false,
             is_deaf: false,
+            is_settled: false,
+            was_silent: false,
         }
     }
 
@@ -81,7 +90,7 @@ impl Remainder {
             if let Some(server) = remainder.server.upgrade() {
                 if server.lifecycle.stop_stage() != StopStage::None {
                     // Asked while the new process was built, and meant for whoever serves.
-                    server.upgrade.forward(Signal::TERM);
+                    server.upgrade.pass_stop_on();
                 }
                 remainder.move_sessions(&server);
             }
@@ -112,10 +121,13 @@ impl Remainder {
         }
         if self.told_at.elapsed() >= SPACING {
             self.tell(&server);
+            if self.probation_until.is_some() && !self.is_answered(&server) {
+                return Turn::Next;
+            }
         }
-        if self
-            .probation_until
-            .is_some_and(|until| until <= Instant::now())
+        let is_over = |until| until <= Instant::now();
+        // One that hangs is not left alone with the sockets.
+        if self.probation_until.is_some_and(is_over) && (self.is_answered(&server) || self.is_deaf)
         {
             self.settle(&server);
         }
@@ -127,10 +139,30 @@ impl Remainder {
         self.told_at = Instant::now();
         if !self.is_deaf {
             let totals = Totals::of(server);
-            let told = self.new.channel.send_document(&FromOld::Totals, &totals);
-            // One that does not read is not waited for again.
-            self.is_deaf = told.is_err();
+            match self.new.channel.send_document(&FromOld::Totals, &totals) {
+                Ok(()) => {}
+                Err(error) if error.is_silence() => drop(self.is_answered(server)),
+                Err(_) => self.is_deaf = true,
+            }
         }
+    }
+
+    /// Asks the new process for an answer. One that gives none within the probation is ended, and
+    /// this one takes back what it had; later it is not asked for anything again.
+    fn is_answered(&mut self, server: &Server) -> bool {
+        if self.is_deaf || self.departures.is_answered(&self.new) {
+            return true;
+        }
+        let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
+        if self.probation_until.is_some() && !self.is_settled && !is_stopping {
+            tracing::error!("upgrade: the new process does not answer, so it is ended");
+            self.was_silent = true;
+            self.new.end();
+        } else {
+            tracing::warn!("upgrade: the new process does not answer, nothing more moves to it");
+            self.is_deaf = true;
+        }
+        false
     }
 
     /// Moves what can move: all at first, later what was in set-up and is established now.
@@ -140,6 +172,9 @@ impl Remainder {
         }
         if let Err(error) = self.departures.pass(server, &mut self.new) {
             tracing::warn!(%error, "upgrade: sessions stay in this process for now");
+            if error.is_silent && !self.is_answered(server) {
+                return;
+            }
         }
         // What the new process knows of this one's connections is outdated.
         self.tell(server);
@@ -173,7 +208,10 @@ impl Remainder {
                 self.is_stopping = true;
                 server.upgrade.stop_wanted.notify_one();
             }
-            FromNew::Settled => self.probation_until = Some(Instant::now()),
+            FromNew::Settled => {
+                self.is_settled = true;
+                self.probation_until = Some(Instant::now());
+            }
             FromNew::Operate {
                 pool,
                 backend,
@@ -202,8 +240,12 @@ impl Remainder {
     /// The new process has ended. Within the probation, unless it was told to, this one serves
     /// again.
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
-        let status = self.new.end();
+        let mut status = self.new.end();
+        if self.was_silent {
+            status = format!("it did not answer: {status}");
+        }
         server.upgrade.note_end_of_successor();
+        server.upgrade.set_channel(None);
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
@@ -220,6 +262,9 @@ impl Remainder {
         self.sockets.iter().for_each(|bound| bound.take_back());
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(old, bound)| {
+            let Some(bound) = bound else {
+                return old;
+            };
             let origin = ListenerOrigin::Moved(&old);
             Arc::new(Listening::start(&server.proxy, bound, old.rules(), origin))
         });
@@ -236,9 +281,14 @@ impl Remainder {
     /// one.
     fn settle(&mut self, server: &Arc<Server>) {
         self.probation_until = None;
-        self.listeners.clear();
+        let listeners = std::mem::take(&mut self.listeners);
         self.sockets.clear();
         server.give_up_listeners();
+        for (listening, _) in listeners.iter().filter(|(_, bound)| bound.is_none()) {
+            // Whoever is queued there is served.
+            server.proxy.runtime.block_on(listening.stop());
+        }
+        drop(listeners);
         if is_init() {
             tracing::info!(
                 "upgrade: the probation is over; process 1 stays, for the container's sake"
@@ -252,7 +302,7 @@ impl Remainder {
             server.lifecycle.succeeded_by(self.new.child.id());
             if server.upgrade.has_manager() {
                 let told = server.upgrade.manager_told.notified();
-                let wait = async { tokio::time::timeout(SPACING, told).await };
+                let wait = async { tokio::time::timeout(MANAGER_TIMEOUT, told).await };
                 let _ = server.control_runtime().block_on(wait);
             }
             let _ = self.new.channel.send(&FromOld::Lead);
