@@ -52,7 +52,8 @@ impl Server {
                 drop(upgrading.upgrade().await);
             }
         }));
-        let (end, allowed) = match self.serve(&mut signals, &asked).await {
+        let mut is_heard = false;
+        let (end, allowed) = match self.serve(&mut signals, &asked, &mut is_heard).await {
             End::Settled => {
                 let upgrade = self.config().upgrade.hard_stop_after;
                 let allowed = upgrade.unwrap_or(self.config().global.hard_stop_after);
@@ -60,11 +61,12 @@ impl Server {
             }
             End::Asked => {
                 self.upgrade.tell_predecessor(&FromNew::Stop);
-                self.announce_stop(&mut signals, &asked).await;
+                self.announce_stop(&mut signals, &asked, &mut is_heard)
+                    .await;
                 (End::Asked, self.config().global.hard_stop_after)
             }
         };
-        self.stop_and_answer(&mut signals, &asked, (end, allowed))
+        self.stop_and_answer(&mut signals, &asked, (end, allowed), &mut is_heard)
             .await;
         self.finish().await;
         self.tell_last().await;
@@ -73,19 +75,25 @@ impl Server {
     }
 
     /// Stops within that time. A process that has handed over and is then asked to stop has as long
-    /// as any other; another request ends it at once.
+    /// as any other; another request ends it at once. `is_heard`: a signal to stop has come. The
+    /// first one is no other request where the other process has passed the same on before it.
     async fn stop_and_answer(
         &self,
         signals: &mut Signals,
         reload: &Notify,
         (mut end, allowed): (End, Duration),
+        is_heard: &mut bool,
     ) {
         let mut stop = Box::pin(self.stop(allowed));
         loop {
             let is_asked = tokio::select! {
                 () = &mut stop => return,
                 () = self.upgrade.stop_wanted.notified() => end == End::Settled,
-                signal = signals.next() => !self.answer(signal, reload),
+                () = self.upgrade.asked_by_old(if end == End::Asked { 2 } else { 1 }) => true,
+                signal = signals.next() => {
+                    !self.answer(signal, reload)
+                        && (std::mem::replace(is_heard, true) || end == End::Settled)
+                }
             };
             if !is_asked {
                 continue;
@@ -101,13 +109,15 @@ impl Server {
     }
 
     /// Serves until somebody asks to stop, or all is handed over.
-    async fn serve(&self, signals: &mut Signals, asked: &Notify) -> End {
+    async fn serve(&self, signals: &mut Signals, asked: &Notify, is_heard: &mut bool) -> End {
         loop {
             tokio::select! {
                 signal = signals.next() => if !self.answer(signal, asked) {
+                    *is_heard = true;
                     return End::Asked;
                 },
                 () = self.upgrade.stop_wanted.notified() => return End::Asked,
+                () = self.upgrade.asked_by_old(1) => return End::Asked,
                 () = self.upgrade.settled.cancelled() => return End::Settled,
             }
         }
@@ -146,7 +156,7 @@ impl Server {
     /// Tells those who ask for readiness that the server is about to stop, and goes on accepting
     /// for `shutdown_delay`: balancers in front take a while to see it, and send clients
     /// meanwhile. Another signal to stop ends the wait.
-    async fn announce_stop(&self, signals: &mut Signals, asked: &Notify) {
+    async fn announce_stop(&self, signals: &mut Signals, asked: &Notify, is_heard: &mut bool) {
         let delay = self.config().global.shutdown_delay;
         if delay.is_zero() {
             return;
@@ -158,7 +168,15 @@ impl Server {
             shutdown_delay = format_duration(delay),
             "about to stop: not ready, new clients are still accepted"
         );
-        let asked_again = async { while self.answer(signals.next().await, asked) {} };
+        let signalled = async {
+            while self.answer(signals.next().await, asked) || !std::mem::replace(is_heard, true) {}
+        };
+        let asked_again = async {
+            tokio::select! {
+                () = signalled => {}
+                () = self.upgrade.asked_by_old(2) => {}
+            }
+        };
         if timeout(delay, asked_again).await.is_ok() {
             tracing::info!("asked again: the stop begins before the delay is over");
         }

@@ -287,7 +287,7 @@ fn listen(server: &Weak<Server>, channel: &Channel, arrivals: &mut Arrivals) -> 
                 totals.add_growth(&before, &server);
             }
         }
-        FromOld::Stop => server.upgrade.stop_wanted.notify_one(),
+        FromOld::Stop => server.upgrade.ask_to_stop(),
         FromOld::Lead => server.upgrade.lead(),
         FromOld::Hello(_)
         | FromOld::Process { .. }

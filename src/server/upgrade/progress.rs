@@ -41,8 +41,8 @@ pub(in crate::server) struct Upgrades {
     successor: Mutex<Option<OwnedFd>>,
     /// Says what the new process is to hear from others than the thread that follows it.
     to_successor: Mutex<Option<Channel>>,
-    /// The new process was told to stop; what comes after it is another request.
-    stop_passed_on: AtomicBool,
+    /// How often the process before has passed a request to stop on.
+    asked_by_old: watch::Sender<u32>,
     /// The process that is being started and built, until it may accept.
     in_building: Mutex<Option<OwnedFd>>,
     /// Notified by a signal that asks for an upgrade.
@@ -82,7 +82,7 @@ impl Default for Upgrades {
             leads: watch::Sender::new(true),
             successor: Mutex::default(),
             to_successor: Mutex::default(),
-            stop_passed_on: AtomicBool::new(false),
+            asked_by_old: watch::Sender::new(0),
             in_building: Mutex::default(),
             wanted: Notify::new(),
             stop_wanted: Notify::new(),
@@ -305,7 +305,6 @@ impl Upgrades {
 
     /// Keeps the channel of the process that has taken over.
     pub(super) fn set_channel(&self, channel: Option<Channel>) {
-        self.stop_passed_on.store(false, Relaxed);
         *lock(&self.to_successor) = channel;
     }
 
@@ -317,21 +316,32 @@ impl Upgrades {
         }
     }
 
-    /// Passes a request to stop on to the new process, whom a signal to the process group may have
-    /// reached already: the first by the channel, which counts once, each later one as a signal.
-    /// False where it gets its signals itself.
+    /// Passes a request to stop on to the new process. By the channel: a signal to the process group
+    /// has reached that process already, and must not count twice. False where it gets its signals
+    /// itself.
     pub(in crate::server) fn pass_stop_on(&self) -> bool {
         if !self.has_successor() {
             return false;
         }
-        let is_first = !self.stop_passed_on.swap(true, Relaxed);
         let channel = lock(&self.to_successor);
-        let is_told = is_first
-            && channel
-                .as_ref()
-                .is_some_and(|channel| channel.send(&FromOld::Stop).is_ok());
+        let told = channel.as_ref().map(|channel| channel.send(&FromOld::Stop));
         drop(channel);
-        is_told || self.forward(Signal::TERM)
+        matches!(told, Some(Ok(()))) || self.forward(Signal::TERM)
+    }
+
+    /// The process before was asked to stop, and so is this one.
+    pub(super) fn ask_to_stop(&self) {
+        self.asked_by_old.send_modify(|count| *count += 1);
+    }
+
+    /// Returns when the process before has passed so many requests to stop on.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn asked_by_old(&self, times: u32) {
+        let mut asked = self.asked_by_old.subscribe();
+        // The sender lives as long as this.
+        let _ = asked.wait_for(|count| *count >= times).await;
     }
 
     /// Keeps a handle of the process that is being started.
