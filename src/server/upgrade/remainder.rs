@@ -135,13 +135,15 @@ impl Remainder {
     }
 
     /// Tells the new process what is counted here.
-    fn tell(&mut self, server: &Server) {
+    fn tell(&mut self, server: &Arc<Server>) {
         self.told_at = Instant::now();
         if !self.is_deaf {
             let totals = Totals::of(server);
             match self.new.channel.send_document(&FromOld::Totals, &totals) {
                 Ok(()) => {}
-                Err(error) if error.is_silence() => drop(self.is_answered(server)),
+                Err(error) if error.is_silence() => {
+                    self.is_answered(server);
+                }
                 Err(_) => self.is_deaf = true,
             }
         }
@@ -149,8 +151,13 @@ impl Remainder {
 
     /// Asks the new process for an answer. One that gives none within the probation is ended, and
     /// this one takes back what it had; later it is not asked for anything again.
-    fn is_answered(&mut self, server: &Server) -> bool {
-        if self.is_deaf || self.departures.is_answered(&self.new) {
+    fn is_answered(&mut self, server: &Arc<Server>) -> bool {
+        if self.is_deaf {
+            return true;
+        }
+        let is_answered = self.departures.is_answered(&self.new);
+        self.answer_others(server);
+        if is_answered {
             return true;
         }
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
@@ -178,6 +185,11 @@ impl Remainder {
         }
         // What the new process knows of this one's connections is outdated.
         self.tell(server);
+        self.answer_others(server);
+    }
+
+    /// Answers what came while something else was waited for.
+    fn answer_others(&mut self, server: &Arc<Server>) {
         for message in std::mem::take(&mut self.departures.others) {
             self.answer(server, message);
         }
