@@ -167,9 +167,13 @@ impl ReloadParticipant for AdminServer {
         endpoints.all().filter_map(socket).collect()
     }
 
-    fn leave(&self) {
+    fn leave(&self, is_unused: &dyn Fn(&Arc<Bound>) -> bool) {
         let mut endpoints = self.endpoints();
-        endpoints.all_mut().for_each(HttpEndpoint::leave_to_next);
+        for endpoint in endpoints.all_mut() {
+            if !endpoint.bound().is_some_and(|bound| is_unused(&bound)) {
+                endpoint.leave_to_next();
+            }
+        }
     }
 
     fn give_up(&self) {

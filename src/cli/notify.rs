@@ -16,6 +16,9 @@ const STOP_PERIOD: Duration = Duration::from_secs(1);
 /// Time that a stop asks for, again at each look: as long as the process is alive it is not killed.
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
 
+/// Between two attempts to send what must not be lost.
+const RETRY: Duration = Duration::from_millis(50);
+
 /// The socket of the service manager that started this process (`NOTIFY_SOCKET`).
 pub(super) struct Notifier {
     socket: UnixDatagram,
@@ -56,6 +59,17 @@ impl Notifier {
         self.socket.send(message.as_bytes()).is_ok()
     }
 
+    /// Sends a message that must not be lost, as soon as the manager has room for it; gives up where
+    /// nobody listens any more.
+    async fn send_surely(&self, message: &str) {
+        while let Err(error) = self.socket.send(message.as_bytes()) {
+            if error.kind() != std::io::ErrorKind::WouldBlock {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
     /// Reports that the server accepts connections, then each reload, the stop and the state, until
     /// the server has stopped.
     pub(super) async fn follow(self, server: Arc<Server>) {
@@ -65,7 +79,7 @@ impl Notifier {
             let life = *lifecycle.borrow_and_update();
             if let Some(pid) = life.successor {
                 // From now on the manager listens to that process alone.
-                self.send(&format!("MAINPID={pid}"));
+                self.send_surely(&format!("MAINPID={pid}")).await;
                 server.manager_told();
                 return;
             }

@@ -62,8 +62,11 @@ pub(crate) struct Bound {
     file: Option<SocketFile>,
     /// The service manager has it, too: whatever is set on it stays set there.
     is_inherited: bool,
-    /// Another process has taken the socket over, and its file.
+    /// The file is another process's: of one that has taken the socket over, or of one that has
+    /// handed it over and may still serve on.
     is_given_up: AtomicBool,
+    /// Of a socket that was handed over: the length of its queue, once it is this process's.
+    wanted_backlog: Option<u32>,
 }
 
 /// A bound socket joined to a tokio runtime.
@@ -122,13 +125,14 @@ fn inherited(local: &Bind, socket: Socket, backlog: u32) -> io::Result<Bound> {
         file: None,
         is_inherited: true,
         is_given_up: AtomicBool::new(false),
+        wanted_backlog: None,
     };
     bound.set_backlog(backlog)?;
     Ok(bound)
 }
 
-/// Listens on a socket of the predecessor. Its file is this process's from now on, unless it is the
-/// service manager's.
+/// Takes a socket of the predecessor and changes nothing of it: that one may still serve on. See
+/// [`Bound::own`].
 fn handed((local, is_inherited, socket): (Bind, bool, Socket), backlog: u32) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     if is_inherited {
@@ -138,15 +142,14 @@ fn handed((local, is_inherited, socket): (Bind, bool, Socket), backlog: u32) -> 
         Bind::Unix(path) if !is_inherited => unix::taken_over(path),
         Bind::Unix(_) | Bind::Tcp(_) => None,
     };
-    let bound = Bound {
+    Ok(Bound {
         local,
         socket,
         file,
         is_inherited,
-        is_given_up: AtomicBool::new(false),
-    };
-    bound.set_backlog(backlog)?;
-    Ok(bound)
+        is_given_up: AtomicBool::new(true),
+        wanted_backlog: Some(backlog),
+    })
 }
 
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
@@ -173,6 +176,7 @@ pub(super) fn open_tcp(address: SocketAddr, shares_port: bool) -> io::Result<Bou
         file: None,
         is_inherited: false,
         is_given_up: AtomicBool::new(false),
+        wanted_backlog: None,
     })
 }
 
@@ -184,6 +188,7 @@ fn bind_unix(path: &Path, backlog: u32, rights: &FileRights) -> io::Result<Bound
         file: Some(file),
         is_inherited: false,
         is_given_up: AtomicBool::new(false),
+        wanted_backlog: None,
     };
     bound.set_backlog(backlog)?;
     Ok(bound)
@@ -207,6 +212,19 @@ impl Bound {
     /// Leaves the socket's file to the process that has taken the socket over.
     pub(crate) fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes a socket that was handed over this process's own: the file is removed with it, and the
+    /// queue has its configured length. Does nothing with any other socket.
+    ///
+    /// # Errors
+    /// The kernel's, of the queue's length.
+    pub(crate) fn own(&self) -> io::Result<()> {
+        let Some(backlog) = self.wanted_backlog else {
+            return Ok(());
+        };
+        self.take_back();
+        self.set_backlog(backlog)
     }
 
     /// Removes the socket's file again when this is dropped: the other process is gone.

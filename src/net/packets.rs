@@ -87,6 +87,12 @@ impl PacketSocket {
         self.0.try_clone().map(PacketSocket)
     }
 
+    /// Ends the exchange, by whichever descriptor: the peer sees this end as gone.
+    pub(crate) fn shut_down(&self) {
+        // One whose peer is gone needs no end.
+        let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends a packet whole; waits at most 5 s for room.
     ///
     /// # Errors
@@ -130,15 +136,18 @@ impl PacketSocket {
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PACKET_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(
-            &self.0,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
-        );
-        let received = match received {
-            // A peer that is gone with a packet unread.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        let mut receive = || {
+            recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+            )
+        };
+        let received = match receive() {
+            // The peer is gone with a packet unread. The kernel says so once, before what the peer
+            // had sent to its last.
+            Err(rustix::io::Errno::CONNRESET) => receive()?,
             received => received?,
         };
         let descriptors = control
@@ -220,6 +229,28 @@ mod tests {
         drop(other);
         assert!(one.receive(SOON).unwrap().is_none());
         assert!(one.send(b"nobody", &[]).is_err());
+    }
+
+    #[test]
+    fn what_a_peer_sent_last_is_read_even_if_it_has_left_something_unread() {
+        let (one, other) = pair();
+        one.send(b"unread", &[]).unwrap();
+        other.send(b"first", &[]).unwrap();
+        other.send(b"last", &[]).unwrap();
+        drop(other);
+        assert_eq!(one.receive(SOON).unwrap().unwrap().bytes, b"first");
+        assert_eq!(one.receive(SOON).unwrap().unwrap().bytes, b"last");
+        assert!(one.receive(SOON).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_end_that_is_shut_down_is_gone_for_its_peer() {
+        let (one, other) = pair();
+        let copy = other.try_clone().unwrap();
+        copy.shut_down();
+        assert!(one.receive(SOON).unwrap().is_none());
+        assert!(one.send(b"nobody", &[]).is_err());
+        drop(other);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_
 /// Longest file that is read: the counters and states of forty thousand backends take a third.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// Name that /proc shows.
+const NAME: &str = "evenkeel-upgrade";
+
 fn seals() -> SealFlags {
     SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
@@ -19,11 +22,21 @@ fn seals() -> SealFlags {
 /// # Errors
 /// The kernel lacks memory or a descriptor.
 pub(crate) fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("evenkeel-upgrade", flags)?);
+    let mut file = File::from(memory_file()?);
     file.write_all(bytes)?;
     fcntl_add_seals(&file, seals())?;
     Ok(file.into())
+}
+
+/// No program: a system may refuse files that could be executed (`vm.memfd_noexec`). Kernels before
+/// 6.3 do not know the flag.
+fn memory_file() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let made = match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(rustix::io::Errno::INVAL) => memfd_create(NAME, flags),
+        made => made,
+    };
+    Ok(made?)
 }
 
 /// Reads a sealed file from its beginning.

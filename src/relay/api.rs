@@ -1,5 +1,6 @@
 //! The handle of the relay plane: all that others ask of it.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -148,7 +149,22 @@ impl Relay {
     ///
     /// # Cancel safety
     /// Dropping the future thaws what was frozen.
+    #[cfg(test)]
     pub(crate) async fn freeze(&self, from: Cursor, most: usize) -> FrozenBatch {
+        self.freeze_others(from, most, &Arc::default()).await
+    }
+
+    /// The same, but for the sessions of those ids, which the other relay has declined. They are
+    /// not touched.
+    ///
+    /// # Cancel safety
+    /// As [`Relay::freeze`].
+    pub(crate) async fn freeze_others(
+        &self,
+        from: Cursor,
+        most: usize,
+        declined: &Arc<HashSet<u64>>,
+    ) -> FrozenBatch {
         let Some(inbox) = self.workers.inboxes.get(from.worker as usize) else {
             return FrozenBatch::default();
         };
@@ -156,6 +172,7 @@ impl Relay {
         inbox.send(WorkerCommand::Freeze(Freeze {
             from: from.slot,
             most,
+            declined: Arc::clone(declined),
             reply,
         }));
         // A worker that has stopped has no sessions.

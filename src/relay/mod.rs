@@ -58,6 +58,7 @@ pub(crate) use key::Handle;
 pub(crate) use moved::Ghost;
 pub(crate) use moved::{
     ArrivalError, ArrivingParts, ArrivingResume, ArrivingSession, FrozenSession, MAX_BATCH,
+    StayReason,
 };
 pub(crate) use new_session::{Framing, NewSession, SessionLimits};
 pub(crate) use query::{Cursor, MAX_PAGE, TablePage};

@@ -1,6 +1,6 @@
 //! A session on its way to another relay, of this process or of another one.
 //!
-//! [`Relay::freeze`](super::Relay::freeze) takes sessions out of a worker's care: their sockets
+//! [`Relay::freeze_others`](super::Relay::freeze_others) takes sessions out of a worker's care: their sockets
 //! leave its epoll, and nobody reads or writes them. A [`FrozenSession`] owns its session until it
 //! is given up for good ([`FrozenSession::commit`]) or goes on where it was
 //! ([`FrozenSession::thaw`], or by dropping it). [`Relay::adopt_moved`](super::Relay::adopt_moved)
@@ -44,6 +44,8 @@ pub(crate) enum StayReason {
     Resetting,
     /// The keys of a TLS leg cannot be exported, or its peer broke the protocol.
     Keys,
+    /// The other relay has declined it.
+    Declined,
     /// Bytes in a pipe could not be taken out of it.
     Pipe,
 }
@@ -58,6 +60,7 @@ impl StayReason {
             StayReason::Closing => "closing",
             StayReason::Resetting => "resetting",
             StayReason::Keys => "keys",
+            StayReason::Declined => "declined",
             StayReason::Pipe => "pipe",
         }
     }

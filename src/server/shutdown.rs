@@ -19,6 +19,7 @@ use super::lock::lock;
 use super::signals::{Signal, Signals};
 use super::state::Server;
 use super::status::ListenerState;
+use super::upgrade::Totals;
 use super::upgrade::message::FromNew;
 use super::upgrade::{SuccessorError, is_init};
 use crate::base::units::format_duration;
@@ -26,6 +27,9 @@ use crate::relay::CloseFrame;
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Time for the process that has taken over to be told the last counts.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Time for the end of a WebSocket: a frame under way, and an answer to our Close.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
@@ -51,7 +55,8 @@ impl Server {
                 drop(upgrading.upgrade().await);
             }
         }));
-        let (end, allowed) = match self.serve(&mut signals, &asked).await {
+        let mut is_heard = false;
+        let (end, allowed) = match self.serve(&mut signals, &asked, &mut is_heard).await {
             End::Settled => {
                 let upgrade = self.config().upgrade.hard_stop_after;
                 let allowed = upgrade.unwrap_or(self.config().global.hard_stop_after);
@@ -59,13 +64,15 @@ impl Server {
             }
             End::Asked => {
                 self.upgrade.tell_predecessor(&FromNew::Stop);
-                self.announce_stop(&mut signals, &asked).await;
+                self.announce_stop(&mut signals, &asked, &mut is_heard)
+                    .await;
                 (End::Asked, self.config().global.hard_stop_after)
             }
         };
-        self.stop_and_answer(&mut signals, &asked, (end, allowed))
+        self.stop_and_answer(&mut signals, &asked, (end, allowed), &mut is_heard)
             .await;
         self.finish().await;
+        self.tell_last().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);
         self.upgrade.successor_error().map_or(Ok(()), Err)
@@ -73,11 +80,14 @@ impl Server {
 
     /// Stops within that time. A process that has handed over and is then asked to stop has as long
     /// as any other; another request ends it at once, and so does a failure of the new process.
+    /// `is_heard`: a signal to stop has come. The first one is no other request where the other
+    /// process has passed the same on before it.
     async fn stop_and_answer(
         &self,
         signals: &mut Signals,
         reload: &Notify,
         (mut end, allowed): (End, Duration),
+        is_heard: &mut bool,
     ) {
         let mut stop = Box::pin(self.stop(allowed));
         loop {
@@ -89,7 +99,11 @@ impl Server {
                     return;
                 }
                 () = self.upgrade.stop_wanted.notified() => end == End::Settled,
-                signal = signals.next() => !self.answer(signal, reload),
+                () = self.upgrade.asked_by_old(if end == End::Asked { 2 } else { 1 }) => true,
+                signal = signals.next() => {
+                    !self.answer(signal, reload)
+                        && (std::mem::replace(is_heard, true) || end == End::Settled)
+                }
             };
             if !is_asked {
                 continue;
@@ -105,13 +119,15 @@ impl Server {
     }
 
     /// Serves until somebody asks to stop, or all is handed over.
-    async fn serve(&self, signals: &mut Signals, asked: &Notify) -> End {
+    async fn serve(&self, signals: &mut Signals, asked: &Notify, is_heard: &mut bool) -> End {
         loop {
             tokio::select! {
                 signal = signals.next() => if !self.answer(signal, asked) {
+                    *is_heard = true;
                     return End::Asked;
                 },
                 () = self.upgrade.stop_wanted.notified() => return End::Asked,
+                () = self.upgrade.asked_by_old(1) => return End::Asked,
                 () = self.upgrade.settled.cancelled() => return End::Settled,
             }
         }
@@ -140,7 +156,7 @@ impl Server {
     /// Passes a signal on to the new process; false where that gets its signals itself.
     fn pass_on(&self, signal: Signal) -> bool {
         self.upgrade.forward(match signal {
-            Signal::Stop => rustix::process::Signal::TERM,
+            Signal::Stop => return self.upgrade.pass_stop_on(),
             Signal::Reload => rustix::process::Signal::HUP,
             Signal::Reopen => rustix::process::Signal::USR1,
             Signal::Upgrade => rustix::process::Signal::USR2,
@@ -150,18 +166,27 @@ impl Server {
     /// Tells those who ask for readiness that the server is about to stop, and goes on accepting
     /// for `shutdown_delay`: balancers in front take a while to see it, and send clients
     /// meanwhile. Another signal to stop ends the wait.
-    async fn announce_stop(&self, signals: &mut Signals, asked: &Notify) {
+    async fn announce_stop(&self, signals: &mut Signals, asked: &Notify, is_heard: &mut bool) {
         let delay = self.config().global.shutdown_delay;
         if delay.is_zero() {
             return;
         }
         self.lifecycle.stop(StopStage::Announced);
+        self.upgrade.end_building();
         tracing::info!(
             live = self.limits().live(),
             shutdown_delay = format_duration(delay),
             "about to stop: not ready, new clients are still accepted"
         );
-        let asked_again = async { while self.answer(signals.next().await, asked) {} };
+        let signalled = async {
+            while self.answer(signals.next().await, asked) || !std::mem::replace(is_heard, true) {}
+        };
+        let asked_again = async {
+            tokio::select! {
+                () = signalled => {}
+                () = self.upgrade.asked_by_old(2) => {}
+            }
+        };
         if timeout(delay, asked_again).await.is_ok() {
             tracing::info!("asked again: the stop begins before the delay is over");
         }
@@ -191,6 +216,7 @@ impl Server {
     pub(crate) async fn stop(&self, allowed: Duration) {
         let (started, half) = (Instant::now(), allowed / 2);
         self.lifecycle.stop(StopStage::Closing);
+        self.upgrade.end_building();
         self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();
@@ -251,6 +277,14 @@ impl Server {
         let relay = Arc::clone(self.relay());
         // A panic was logged.
         let _ = tokio::task::spawn_blocking(move || relay.shutdown()).await;
+    }
+
+    /// Tells the process that has taken over what the last connections have counted.
+    async fn tell_last(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        let tell = move || server.upgrade.tell_last(&Totals::of(&server));
+        // One that does not read is not waited for.
+        let _ = timeout(LAST_WORDS, tokio::task::spawn_blocking(tell)).await;
     }
 }
 

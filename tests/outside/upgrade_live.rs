@@ -5,14 +5,16 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixDatagram, UnixStream};
+use tokio::sync::Notify;
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{ask, echoed, greeted, read_line, tls, websocket};
 use crate::harness::{Balancer, Event, Launch, a_moment, within};
-use crate::nodes::Node;
+use crate::nodes::{Node, read_request};
 use crate::settings::{backend, backend_with, listener, listener_with, pool, simple};
 
 /// No probation: the old process ends with its last connection.
@@ -49,9 +51,35 @@ pub async fn alone(balancer: &Balancer) {
     within("the old process to end", gone).await;
 }
 
-pub fn kill(process: u32) {
-    let pid = Pid::from_raw(i32::try_from(process).expect("a process id")).expect("not 0");
-    kill_process(pid, Signal::KILL).expect("kill a process");
+fn id(process: u32) -> Pid {
+    Pid::from_raw(i32::try_from(process).expect("a process id")).expect("not 0")
+}
+
+/// Kills a process, and returns when it is dead: until then it may still accept.
+async fn kill(process: u32) {
+    kill_process(id(process), Signal::KILL).expect("kill a process");
+    let dead = async {
+        // The state stands behind the name, which is in parentheses.
+        let is_alive = |stat: String| {
+            let state = stat.rsplit(')').next().map(str::trim_start);
+            state.is_some_and(|state| !state.starts_with(['Z', 'X']))
+        };
+        while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(is_alive) {
+            a_moment().await;
+        }
+    };
+    within("the process to die", dead).await;
+}
+
+/// Waits until the process before the present one has nothing left.
+async fn all_moved(balancer: &Balancer) {
+    let moved = async {
+        let left = |status: Value| status["upgrade"]["predecessor"]["connections"].as_u64();
+        while left(status(balancer).await) != Some(0) {
+            a_moment().await;
+        }
+    };
+    within("the sessions to move", moved).await;
 }
 
 /// Clients that connect, one after the other, for as long as this lives.
@@ -376,7 +404,7 @@ async fn a_new_process_that_dies_within_the_probation_gives_the_listeners_back()
     let (mut live, _) = greeted(address).await;
     let process = upgraded(&balancer).await;
     greeted(address).await;
-    kill(process);
+    kill(process).await;
     // Whoever comes now waits in the kernel, and is not refused.
     let (mut next, _) = greeted(address).await;
     echoed(&mut next, b"served by the old one").await;
@@ -392,6 +420,134 @@ async fn a_new_process_that_dies_within_the_probation_gives_the_listeners_back()
     greeted(address).await;
 }
 
+/// One that hangs holds the sockets, and whoever comes waits: it is ended within the probation.
+#[tokio::test]
+async fn a_new_process_that_hangs_within_the_probation_gives_the_listeners_back() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(LONG.to_owned() + &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    let process = upgraded(&balancer).await;
+    kill_process(id(process), Signal::STOP).expect("stop a process");
+    let ended = |event: &Event| event.message().contains("does not answer, so it is ended");
+    balancer.event("its end", 0, ended).await;
+    let (mut next, _) = greeted(address).await;
+    echoed(&mut next, b"served by the old one").await;
+    let after = status(&balancer).await;
+    assert_eq!(after["process"]["id"], balancer.pid(), "{after}");
+    let error = after["upgrade"]["last_error"].to_string();
+    assert!(error.contains("it did not answer"), "{after}");
+    assert_ne!(upgraded(&balancer).await, balancer.pid());
+}
+
+/// A listener that the new file lacks is served until the probation is over, and after a new process that failed.
+#[tokio::test]
+async fn a_listener_that_the_new_process_has_no_use_for_is_kept_for_the_probation() {
+    let node = Node::echo("n1").await;
+    let less = LONG.to_owned() + &simple("tcp", "", &[&node]);
+    let further = listener("further", "tcp", "nodes").replace("127.0.0.1:0", "127.0.0.2:0");
+    let balancer = Balancer::start(&(less.clone() + &further));
+    let address = balancer.address("further").await;
+    balancer.write(&less);
+    let process = upgraded(&balancer).await;
+    greeted(address).await;
+    kill(process).await;
+    greeted(balancer.address("main").await).await;
+    greeted(address).await;
+    let listeners = status(&balancer).await["listeners"].clone();
+    assert_eq!(listeners[1]["name"], "further", "{listeners}");
+    // The file is what the next upgrade takes, too; then the old process ends, and its listener.
+    let at_once = AT_ONCE.to_owned() + &simple("tcp", "", &[&node]);
+    balancer.write(&at_once);
+    balancer.reload(&(at_once.clone() + &further)).await;
+    balancer.write(&at_once);
+    let address = balancer.address("further").await;
+    upgraded(&balancer).await;
+    assert_eq!(balancer.first_exit().await.code(), Some(0));
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// What ends last in the old process counts in the new one.
+#[tokio::test]
+async fn the_last_connection_of_the_old_process_is_counted_to_its_end() {
+    let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (is_asked, may_answer) = (Arc::clone(&asked), Arc::clone(&answer));
+    let node = Node::scripted(move |mut stream, _| {
+        let (is_asked, may_answer) = (Arc::clone(&is_asked), Arc::clone(&may_answer));
+        async move {
+            let mut buffer = Vec::new();
+            if read_request(&mut stream, &mut buffer).await.is_none() {
+                return;
+            }
+            is_asked.notify_one();
+            may_answer.notified().await;
+            let body = "x".repeat(5000);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let balancer = Balancer::start(&(AT_ONCE.to_owned() + &simple("websocket", "", &[&node])));
+    let mut client = crate::clients::connect(balancer.address("main").await).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    client.write_all(request).await.expect("ask");
+    within("the request", asked.notified()).await;
+    upgraded(&balancer).await;
+    answer.notify_one();
+    let (answered, _) = crate::clients::read_to_ending(&mut client).await;
+    assert!(answered.len() > 5000);
+    alone(&balancer).await;
+    let backend = balancer.backend("nodes", "n1").await;
+    let bytes = backend["bytes_from_backend"].as_u64().expect("bytes");
+    assert!(bytes >= 5000, "{backend}");
+    let ends = balancer.metric(&["evenkeel_listener_ends_total", "\"main\""]);
+    assert_eq!(ends.await, 1.0);
+}
+
+/// A signal to the process group reaches both processes, and is one request.
+#[tokio::test]
+async fn a_stop_of_the_process_group_gives_the_sessions_their_time() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(LONG.to_owned() + &simple("tcp", "", &[&node])));
+    let (mut live, _) = greeted(balancer.address("main").await).await;
+    upgraded(&balancer).await;
+    all_moved(&balancer).await;
+    kill_process_group(id(balancer.pid()), Signal::INT).expect("a signal to all");
+    let stopping = async {
+        let stops = |line: &&String| line.contains("stopping: live connections may end");
+        while balancer.log.all().iter().filter(stops).count() < 2 {
+            a_moment().await;
+        }
+    };
+    within("both processes to stop", stopping).await;
+    echoed(&mut live, b"goes on").await;
+    drop(live);
+    balancer.exit().await;
+    let at_once = |line: &String| line.contains("stopping at once");
+    assert!(!balancer.log.all().iter().any(at_once));
+}
+
+/// The new process watches the file; the old one, which has another text, says nothing of it.
+#[tokio::test]
+async fn a_file_that_changes_after_an_upgrade_is_the_new_process_s_alone() {
+    let node = Node::echo("n1").await;
+    let global = "[global]\nlog_format = \"json\"\n\n";
+    let config = global.to_owned() + LONG + &simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&config);
+    balancer.address("main").await;
+    upgraded(&balancer).await;
+    for (count, retries) in [(1, "retries = 1"), (2, "retries = 2")] {
+        balancer.write(&(global.to_owned() + LONG + &simple("tcp", retries, &[&node])));
+        let reloaded = async {
+            while status(&balancer).await["configuration"]["reloads_ok"] != count {
+                a_moment().await;
+            }
+        };
+        within("the reload in the new process", reloaded).await;
+    }
+    let refused = |line: &String| line.contains("reload refused");
+    assert!(!balancer.log.all().iter().any(refused));
+}
+
 #[tokio::test]
 async fn an_old_process_that_is_killed_takes_nothing_along_that_has_moved() {
     let node = Node::echo("n1").await;
@@ -400,13 +556,7 @@ async fn an_old_process_that_is_killed_takes_nothing_along_that_has_moved() {
     let (mut old, _) = greeted(address).await;
     upgraded(&balancer).await;
     let (mut new, _) = greeted(address).await;
-    let moved = async {
-        let left = |status: Value| status["upgrade"]["predecessor"]["connections"].as_u64();
-        while left(status(&balancer).await) != Some(0) {
-            a_moment().await;
-        }
-    };
-    within("the session to move", moved).await;
+    all_moved(&balancer).await;
     balancer.signal("KILL");
     alone(&balancer).await;
     echoed(&mut old, b"has moved").await;
@@ -564,7 +714,7 @@ async fn a_backend_gets_no_more_than_its_limit_from_both_processes() {
     assert_eq!(node.accepted(), 2);
     echoed(&mut second, b"moved").await;
     // Their places are free again when the process that has them is gone.
-    kill(process);
+    kill(process).await;
     crate::clients::read_to_ending(&mut first).await;
     greeted(address).await;
 }
@@ -646,7 +796,7 @@ async fn a_new_process_that_dies_later_takes_the_old_one_along_with_its_status()
     let process = upgraded(&balancer).await;
     let settled = |event: &Event| event.message() == "upgrade: the probation is over";
     balancer.event("the end of the probation", 0, settled).await;
-    kill(process);
+    kill(process).await;
     let status = balancer.exit().await;
     assert_eq!(status.code(), Some(128 + 9));
 }

@@ -15,7 +15,7 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::clients::{echoed, greeted};
 use crate::harness::{Answer, Balancer, Event, Launch, a_moment, complete, within};
@@ -145,6 +145,65 @@ async fn a_binary_that_is_not_there_ends_or_is_none_is_a_reason() {
     assert!(reasons.contains("start "), "{reasons}");
     linked.restore();
     upgraded(&linked.balancer).await;
+}
+
+/// Until the new process serves, the files of unix sockets are the old one's.
+#[tokio::test]
+async fn a_refused_upgrade_leaves_the_unix_sockets_where_they_are() {
+    let node = Node::echo("n1").await;
+    let mut linked = Linked::start(&config(&node)).await;
+    let paths = ["main.sock", "metrics.sock"].map(|name| linked.balancer.path(name));
+    let [main, metrics] = &paths;
+    let bind = format!("unix:{}", main.display());
+    let with = config(&node)
+        + &listener("file", "tcp", "nodes").replace("127.0.0.1:0", &bind)
+        + &format!("[metrics]\nbind = \"unix:{}\"\n", metrics.display());
+    linked.balancer.reload(&with).await;
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = other.local_addr().expect("its address").to_string();
+    let further = listener("further", "tcp", "nodes").replace("127.0.0.1:0", &address);
+    linked.balancer.write(&(with.clone() + &further));
+    let reasons = linked.refused().await;
+    assert!(reasons.contains("address in use"), "{reasons}");
+    for path in &paths {
+        UnixStream::connect(path).await.expect("it is there");
+    }
+    // The last of all that can fail.
+    linked.balancer.write(&with);
+    let address = linked.balancer.address("main").await;
+    let mut live = Vec::new();
+    for _ in 0..60 {
+        live.push(greeted(address).await.0);
+    }
+    linked.replace(&format!("#!/bin/sh\nulimit -n 90\nexec {BINARY} \"$@\"\n"));
+    let reasons = linked.refused().await;
+    assert!(reasons.contains("connections at once"), "{reasons}");
+    for path in &paths {
+        UnixStream::connect(path).await.expect("it is there");
+    }
+    linked.restore();
+    drop(live);
+    upgraded(&linked.balancer).await;
+    for path in &paths {
+        UnixStream::connect(path).await.expect("it is there");
+    }
+}
+
+/// A stop does not wait for a binary that hangs.
+#[tokio::test]
+async fn a_stop_ends_the_process_that_is_being_started() {
+    let node = Node::echo("n1").await;
+    let linked = Linked::start(&config(&node)).await;
+    linked.replace("#!/bin/sh\nexec sleep 600\n");
+    linked.balancer.signal("USR2");
+    let begun = |event: &Event| event.message() == "upgrade: starting the new process";
+    linked.balancer.event("the begin", 0, begun).await;
+    linked.balancer.signal("TERM");
+    drop(linked.live);
+    linked.balancer.exit().await;
+    let log = linked.balancer.log.all().join("\n");
+    assert!(log.contains("signal: 9"), "{log}");
+    assert!(!log.contains("took more than"), "{log}");
 }
 
 /// While the new process is waited for, nothing can be changed; and everything can after it.

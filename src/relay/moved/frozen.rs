@@ -1,5 +1,6 @@
 //! Sessions that were taken out of a worker's care.
 
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(in crate::relay) struct Freeze {
     pub from: u32,
     /// Sessions, at most.
     pub most: usize,
+    /// Ids of those that stay.
+    pub declined: Arc<HashSet<u64>>,
     pub reply: oneshot::Sender<FreezeReply>,
 }
 

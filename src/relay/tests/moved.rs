@@ -621,6 +621,28 @@ fn a_session_that_is_never_committed_goes_on_where_it_was() {
     assert_eq!(bench.ends(), ["client relay fin x1"]);
 }
 
+/// A session that was declined is offered no more: it does not stand still for it again.
+#[test]
+fn a_session_that_the_other_relay_has_declined_is_not_touched() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(policy());
+    let mut batch = wait_for(bench.relay.freeze(Cursor::default(), MAX_BATCH));
+    let frozen = batch.sessions.pop().unwrap();
+    let declined = Arc::new(std::iter::once(frozen.id()).collect());
+    frozen.thaw();
+    let freeze = bench
+        .relay
+        .freeze_others(Cursor::default(), MAX_BATCH, &declined);
+    let batch = wait_for(freeze);
+    assert!(batch.sessions.is_empty());
+    let stayed: Vec<_> = batch.stayed.iter().map(|(_, why)| why.word()).collect();
+    assert_eq!(stayed, ["declined"]);
+    ends.client.write_all(b"x").unwrap();
+    ends.backend.read_exact(&mut [0]).unwrap();
+    drop((ends.client, ends.backend));
+    over(&ends.lease);
+}
+
 /// The relay's threads end while a session is between two of them.
 #[test]
 fn a_frozen_session_of_a_relay_that_stops_ends_as_all_others() {

@@ -7,7 +7,9 @@ use mio::unix::SourceFd;
 use super::Worker;
 use crate::observe::Cause;
 use crate::relay::key::SessionKey;
-use crate::relay::moved::{Adoption, Freeze, FreezeReply, FrozenSession, MAX_BATCH, Thawing};
+use crate::relay::moved::{
+    Adoption, Freeze, FreezeReply, FrozenSession, MAX_BATCH, StayReason, Thawing,
+};
 use crate::relay::phase::SessionPhase;
 use crate::relay::query::SLOTS_PER_LOOK;
 use crate::relay::session::Session;
@@ -26,6 +28,11 @@ impl Worker {
                 Some(None) => {}
                 Some(Some((key, session))) => {
                     let id = session.record.id;
+                    if freeze.declined.contains(&id) {
+                        reply.stayed.push((id, StayReason::Declined));
+                        index += 1;
+                        continue;
+                    }
                     match self.guarded(key, |session, scratch| session.prepare_move(scratch)) {
                         Some(Ok(())) => reply.sessions.extend(self.take_out(key)),
                         Some(Err(reason)) => reply.stayed.push((id, reason)),

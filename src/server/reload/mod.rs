@@ -69,16 +69,29 @@ impl Server {
         text: Option<String>,
         conditions: &[Condition],
     ) -> Result<Vec<Change>, ReloadError> {
+        self.refuse_in_upgrade()?;
+        let _one_at_a_time = lock(&self.reloading);
+        // One that has waited for an upgrade comes too late.
+        self.refuse_in_upgrade()?;
+        let _under_way = self.lifecycle.begin_reload();
+        let result = self.try_reload(text, conditions);
+        self.note_reload(&result);
+        result
+    }
+
+    fn refuse_in_upgrade(&self) -> Result<(), ReloadError> {
         if self.is_handing_over() {
             let why = "an upgrade is under way: reload again when the new process serves";
             tracing::error!(error = why, "reload refused");
             return Err(vec![why.to_owned()].into());
         }
-        let _one_at_a_time = lock(&self.reloading);
-        let _under_way = self.lifecycle.begin_reload();
-        let result = self.try_reload(text, conditions);
+        Ok(())
+    }
+
+    /// Counts and logs the result of a reload.
+    fn note_reload(&self, result: &Result<Vec<Change>, ReloadError>) {
         let (now, file) = (SystemTime::now(), self.source.file().display());
-        match &result {
+        match result {
             Ok(changes) => {
                 lock(&self.reloads).succeeded(now);
                 for change in changes {
@@ -94,7 +107,6 @@ impl Server {
                 tracing::error!(%file, errors = messages.len(), "reload refused, the present configuration goes on");
             }
         }
-        result
     }
 
     fn try_reload(

@@ -32,8 +32,9 @@ pub(crate) trait ReloadParticipant: Send + Sync {
         Vec::new()
     }
 
-    /// Leaves the sockets to the next process, which accepts from them.
-    fn leave(&self) {}
+    /// Leaves the sockets to the next process, which accepts from them; serves on at those that it
+    /// has no use for.
+    fn leave(&self, _is_unused: &dyn Fn(&Arc<Bound>) -> bool) {}
 
     /// Closes the sockets that were left: the next process has them alone.
     fn give_up(&self) {}

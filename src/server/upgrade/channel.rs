@@ -22,6 +22,17 @@ pub(super) enum ChannelError {
     Io(io::Error),
 }
 
+impl ChannelError {
+    /// Whether the other process is there and does not answer, or does not read.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            ChannelError::Silent(_) => true,
+            ChannelError::Io(error) => error.kind() == io::ErrorKind::WouldBlock,
+            ChannelError::Gone | ChannelError::Malformed(_) => false,
+        }
+    }
+}
+
 /// One end of the channel.
 pub(super) struct Channel(PacketSocket);
 

@@ -101,6 +101,9 @@ pub(super) enum FromOld {
     Abort {
         batch: u64,
     },
+    /// This process was asked to stop, and passes it on. The other one may have been asked, too:
+    /// it counts these apart from its own signals.
+    Stop,
     /// The service manager knows the new process as the main one.
     Lead,
     #[serde(other)]

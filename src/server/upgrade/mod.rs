@@ -21,6 +21,7 @@ mod successor;
 mod takeover;
 mod totals;
 
+pub(super) use document::Totals;
 pub(super) use init::is_init;
 pub(crate) use launch::CommandLine;
 pub(crate) use new::OldProcess;

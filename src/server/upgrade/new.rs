@@ -46,11 +46,14 @@ impl OldProcess {
             return Ok(None);
         };
         let is_parent = std::os::unix::process::parent_id().to_string() == parent.to_string_lossy();
-        if !is_parent {
-            // Inherited by a process that something else has started.
-            return Ok(None);
-        }
         let socket = PacketSocket::from_stdin();
+        if !is_parent {
+            return match socket {
+                Ok(_) => Err(failed("the old process has ended".to_owned())),
+                // Inherited by a process that something else has started.
+                Err(_) => Ok(None),
+            };
+        }
         let socket = socket.map_err(|error| failed(error.to_string()))?;
         let mut old = OldProcess {
             channel: Channel::new(socket),
@@ -179,6 +182,12 @@ impl OldProcess {
     /// Says that this process accepts, and follows the old one from then on.
     pub(in crate::server) fn follow(&self, server: &Arc<Server>) {
         let serving = self.channel.send(&FromNew::Serving);
+        // Until now the old process could have served on.
+        for (address, bound) in server.sockets() {
+            if let Err(error) = bound.own() {
+                tracing::warn!(%address, %error, "upgrade: the length of a queue stays");
+            }
+        }
         let (sender, channel) = (self.channel.try_clone(), self.channel.try_clone());
         let (Ok(()), Ok(sender), Ok(channel)) = (serving, sender, channel) else {
             return lose(server);
@@ -234,10 +243,16 @@ fn listen(server: &Weak<Server>, channel: &Channel, arrivals: &mut Arrivals) -> 
     let mut received = match received {
         Ok(received) => received,
         Err(ChannelError::Silent(_)) => return Some(()),
-        Err(error) => {
-            if !matches!(error, ChannelError::Gone) {
-                tracing::warn!(%error, "upgrade: the old process is not understood");
-            }
+        Err(error) if !matches!(error, ChannelError::Gone) => {
+            tracing::warn!(%error, "upgrade: the old process is not understood, nothing more is taken from it");
+            // It may have taken back what it offered last. First forgotten, then told.
+            *arrivals = Arrivals::default();
+            channel.socket().shut_down();
+            // It may end without a word.
+            server.upgrade.lead();
+            return wait_for_end(server);
+        }
+        Err(_) => {
             // Nobody else has the sessions that it offered last.
             arrivals.adopt(&server);
             lose(&server);
@@ -272,6 +287,7 @@ fn listen(server: &Weak<Server>, channel: &Channel, arrivals: &mut Arrivals) -> 
                 totals.add_growth(&before, &server);
             }
         }
+        FromOld::Stop => server.upgrade.ask_to_stop(),
         FromOld::Lead => server.upgrade.lead(),
         FromOld::Hello(_)
         | FromOld::Process { .. }
@@ -280,6 +296,24 @@ fn listen(server: &Weak<Server>, channel: &Channel, arrivals: &mut Arrivals) -> 
         | FromOld::Unknown => {}
     }
     Some(())
+}
+
+/// Waits for the end of an old process that is not listened to any more. Its connections count
+/// until then.
+fn wait_for_end(server: Arc<Server>) -> Option<()> {
+    let weak = Arc::downgrade(&server);
+    let old = server.upgrade.status().predecessor;
+    drop(server);
+    // Whoever has lost its parent has another one.
+    while old
+        .as_ref()
+        .is_some_and(|old| old.pid == std::os::unix::process::parent_id())
+    {
+        thread::park_timeout(LOOK);
+        weak.upgrade()?;
+    }
+    lose(&*weak.upgrade()?);
+    None
 }
 
 /// The old process is gone, with all that it had live.

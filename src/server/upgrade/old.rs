@@ -10,6 +10,7 @@ use super::message::FromNew;
 use super::remainder::{LeftListener, Remainder};
 use super::status::{UpgradePhase, Upgraded};
 use super::successor::{ConfiguredSocket, NewProcess};
+use crate::net::Bound;
 use crate::proxy::Listening;
 use crate::server::lifecycle::StopStage;
 use crate::server::listeners;
@@ -98,9 +99,14 @@ impl Server {
     ) -> Result<(Upgraded, Remainder), Vec<String>> {
         let started = Instant::now();
         let mut new = NewProcess::start(command_line).map_err(|error| vec![error])?;
+        self.upgrade.set_in_building(new.handle());
+        if self.lifecycle.stop_stage() != StopStage::None {
+            self.upgrade.end_building();
+        }
         let sockets = self.sockets();
         let state = (&ProcessState::of(self), self.limits().live());
         let built = new.build(state, &sockets).and_then(|unused| {
+            self.upgrade.is_built();
             if self.lifecycle.stop_stage() != StopStage::None {
                 return Err(vec!["the server is stopping".to_owned()]);
             }
@@ -110,6 +116,7 @@ impl Server {
         let unused = match built {
             Ok(unused) => unused,
             Err(reasons) => {
+                self.upgrade.is_built();
                 new.end();
                 return Err(reasons);
             }
@@ -117,6 +124,7 @@ impl Server {
         // The new process accepts from here on; whatever happens now, it is not undone.
         let left = self.leave_listeners(&sockets, &unused);
         self.upgrade.set_successor(new.handle());
+        self.upgrade.set_channel(new.channel.try_clone().ok());
         self.upgrade.forget_freezes();
         self.upgrade.enter(UpgradePhase::HandedOver);
         // A process between two others is no one's to take back from.
@@ -142,7 +150,7 @@ impl Server {
     }
 
     /// The listening sockets, those of the endpoints above behind.
-    fn sockets(&self) -> Vec<ConfiguredSocket> {
+    pub(super) fn sockets(&self) -> Vec<ConfiguredSocket> {
         let present = lock(&self.live).listeners.clone();
         let own = present.iter().map(|listening| {
             let configured = listening.rules().config.bind.clone();
@@ -153,8 +161,8 @@ impl Server {
         own.chain(above).collect()
     }
 
-    /// Accepts no more. What is queued in the sockets stays there for the new process; those that
-    /// it has no use for are served to the end of their queue.
+    /// Accepts no more. What is queued in the sockets stays there for the new process. Those that
+    /// it has no use for are served on: this process may have to serve again.
     fn leave_listeners(&self, sockets: &[ConfiguredSocket], unused: &[usize]) -> Vec<LeftListener> {
         let present = lock(&self.live).listeners.clone();
         let is_unused = |listening: &Listening| {
@@ -162,19 +170,19 @@ impl Server {
             let place = sockets.iter().position(of_socket);
             place.is_some_and(|place| unused.contains(&place))
         };
-        let mut left = Vec::new();
-        for listening in present {
-            if is_unused(&listening) {
-                self.proxy.runtime.block_on(listening.stop());
-                let is_it = |one: &Arc<Listening>| Arc::ptr_eq(one, &listening);
-                lock(&self.live).listeners.retain(|one| !is_it(one));
-            } else {
-                let bound = self.proxy.runtime.block_on(listening.leave());
-                left.push((listening, bound));
-            }
-        }
+        let left = present.into_iter().map(|listening| {
+            let is_left = !is_unused(&listening);
+            let bound = is_left.then(|| self.proxy.runtime.block_on(listening.leave()));
+            (listening, bound)
+        });
+        let left = left.collect();
+        let unused: Vec<_> = unused
+            .iter()
+            .filter_map(|place| sockets.get(*place))
+            .collect();
+        let is_unused = |bound: &Arc<Bound>| unused.iter().any(|(_, one)| Arc::ptr_eq(one, bound));
         for participant in &*lock(&self.participants) {
-            participant.leave();
+            participant.leave(&is_unused);
         }
         left
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::Channel;
 use super::document::{ProcessState, Totals};
 use super::launch::CommandLine;
+use super::message::FromOld;
 use super::status::{
     PredecessorStatus, UpgradeCounters, UpgradePhase, UpgradeStatus, UpgradeTotals,
 };
@@ -40,6 +41,12 @@ pub(in crate::server) struct Upgrades {
     /// By which the new process gets the signals that come here, as long as this one is the service
     /// manager's main process.
     successor: Mutex<Option<OwnedFd>>,
+    /// Says what the new process is to hear from others than the thread that follows it.
+    to_successor: Mutex<Option<Channel>>,
+    /// How often the process before has passed a request to stop on.
+    asked_by_old: watch::Sender<u32>,
+    /// The process that is being started and built, until it may accept.
+    in_building: Mutex<Option<OwnedFd>>,
     /// Notified by a signal that asks for an upgrade.
     pub(in crate::server) wanted: Notify,
     /// Notified when the new process stops, and this one with it.
@@ -100,6 +107,9 @@ impl Default for Upgrades {
             predecessor: Mutex::default(),
             leads: watch::Sender::new(true),
             successor: Mutex::default(),
+            to_successor: Mutex::default(),
+            asked_by_old: watch::Sender::new(0),
+            in_building: Mutex::default(),
             wanted: Notify::new(),
             stop_wanted: Notify::new(),
             manager_told: Notify::new(),
@@ -342,6 +352,65 @@ impl Upgrades {
             self.successor_ended.send_replace(false);
         }
         *lock(&self.successor) = process;
+    }
+
+    /// Keeps the channel of the process that has taken over.
+    pub(super) fn set_channel(&self, channel: Option<Channel>) {
+        *lock(&self.to_successor) = channel;
+    }
+
+    /// Tells the process that has taken over what has grown to the last: nothing follows. It may be
+    /// gone.
+    pub(in crate::server) fn tell_last(&self, totals: &Totals) {
+        if let Some(channel) = &*lock(&self.to_successor) {
+            let _ = channel.send_document(&FromOld::Totals, totals);
+        }
+    }
+
+    /// Passes a request to stop on to the new process. By the channel: a signal to the process group
+    /// has reached that process already, and must not count twice. False where it gets its signals
+    /// itself.
+    pub(in crate::server) fn pass_stop_on(&self) -> bool {
+        if !self.has_successor() {
+            return false;
+        }
+        let channel = lock(&self.to_successor);
+        let told = channel.as_ref().map(|channel| channel.send(&FromOld::Stop));
+        drop(channel);
+        matches!(told, Some(Ok(()))) || self.forward(Signal::TERM)
+    }
+
+    /// The process before was asked to stop, and so is this one.
+    pub(super) fn ask_to_stop(&self) {
+        self.asked_by_old.send_modify(|count| *count += 1);
+    }
+
+    /// Returns when the process before has passed so many requests to stop on.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(in crate::server) async fn asked_by_old(&self, times: u32) {
+        let mut asked = self.asked_by_old.subscribe();
+        // The sender lives as long as this.
+        let _ = asked.wait_for(|count| *count >= times).await;
+    }
+
+    /// Keeps a handle of the process that is being started.
+    pub(super) fn set_in_building(&self, process: Option<OwnedFd>) {
+        *lock(&self.in_building) = process;
+    }
+
+    /// From now on the process that was started is not ended by a stop. Ask for the stop after it.
+    pub(super) fn is_built(&self) {
+        *lock(&self.in_building) = None;
+    }
+
+    /// Ends the process that is being started, as this one stops. Set the stage of the stop before.
+    pub(in crate::server) fn end_building(&self) {
+        if let Some(process) = lock(&self.in_building).take() {
+            // One that has ended by itself is told by its exit.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
     }
 
     /// Passes a signal on to the new process; false where that gets its signals itself.

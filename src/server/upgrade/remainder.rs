@@ -6,8 +6,6 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::channel::ChannelError;
 use super::departing::Departures;
 use super::document::Totals;
@@ -26,8 +24,13 @@ use crate::server::state::Server;
 /// Between two messages with the totals, and two looks at the new process.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// A listener that was left to the new process, and its socket.
-pub(super) type LeftListener = (Arc<Listening>, Arc<Bound>);
+/// Time for the service manager to take the word who the main process is now: it may be busy with a
+/// reload of its units.
+const MANAGER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A listener, and its socket where that was left to the new process. Without it the new one has no
+/// use for the listener, and this one serves there until the probation is over.
+pub(super) type LeftListener = (Arc<Listening>, Option<Arc<Bound>>);
 
 /// The rest of an upgrade.
 pub(super) struct Remainder {
@@ -42,8 +45,12 @@ pub(super) struct Remainder {
     told_at: Instant,
     /// The new process is being stopped, by whoever: its end is no failure.
     is_stopping: bool,
-    /// The other end of the channel is closed.
+    /// The other end of the channel is closed, or is not read.
     is_deaf: bool,
+    /// The new process has handed over itself, and is no one's to take back from.
+    is_settled: bool,
+    /// Why this process has ended the new one, if it has.
+    complaint: Option<&'static str>,
 }
 
 /// Whether the remainder goes on.
@@ -71,6 +78,8 @@ impl Remainder {
             told_at: now,
             is_stopping: false,
             is_deaf: false,
+            is_settled: false,
+            complaint: None,
         }
     }
 
@@ -82,7 +91,7 @@ impl Remainder {
             if let Some(server) = remainder.server.upgrade() {
                 if server.lifecycle.stop_stage() != StopStage::None {
                     // Asked while the new process was built, and meant for whoever serves.
-                    server.upgrade.forward(Signal::TERM);
+                    server.upgrade.pass_stop_on();
                 }
                 remainder.move_sessions(&server);
             }
@@ -113,10 +122,13 @@ impl Remainder {
         }
         if self.told_at.elapsed() >= SPACING {
             self.tell(&server);
+            if self.probation_until.is_some() && !self.is_answered(&server) {
+                return Turn::Next;
+            }
         }
-        if self
-            .probation_until
-            .is_some_and(|until| until <= Instant::now())
+        let is_over = |until| until <= Instant::now();
+        // One that hangs is not left alone with the sockets.
+        if self.probation_until.is_some_and(is_over) && (self.is_answered(&server) || self.is_deaf)
         {
             self.settle(&server);
         }
@@ -124,14 +136,41 @@ impl Remainder {
     }
 
     /// Tells the new process what is counted here.
-    fn tell(&mut self, server: &Server) {
+    fn tell(&mut self, server: &Arc<Server>) {
         self.told_at = Instant::now();
         if !self.is_deaf {
             let totals = Totals::of(server);
-            let told = self.new.channel.send_document(&FromOld::Totals, &totals);
-            // One that does not read is not waited for again.
-            self.is_deaf = told.is_err();
+            match self.new.channel.send_document(&FromOld::Totals, &totals) {
+                Ok(()) => {}
+                Err(error) if error.is_silence() => {
+                    self.is_answered(server);
+                }
+                Err(_) => self.is_deaf = true,
+            }
         }
+    }
+
+    /// Asks the new process for an answer. One that gives none within the probation is ended, and
+    /// this one takes back what it had; later it is not asked for anything again.
+    fn is_answered(&mut self, server: &Arc<Server>) -> bool {
+        if self.is_deaf {
+            return true;
+        }
+        let is_answered = self.departures.is_answered(&self.new);
+        self.answer_others(server);
+        if is_answered {
+            return true;
+        }
+        let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
+        if self.probation_until.is_some() && !self.is_settled && !is_stopping {
+            tracing::error!("upgrade: the new process does not answer, so it is ended");
+            self.complaint = Some("it did not answer");
+            self.new.end();
+        } else {
+            tracing::warn!("upgrade: the new process does not answer, nothing more moves to it");
+            self.is_deaf = true;
+        }
+        false
     }
 
     /// Moves what can move: all at first, later what was in set-up and is established now.
@@ -141,9 +180,17 @@ impl Remainder {
         }
         if let Err(error) = self.departures.pass(server, &mut self.new) {
             tracing::warn!(%error, "upgrade: sessions stay in this process for now");
+            if error.is_silent && !self.is_answered(server) {
+                return;
+            }
         }
         // What the new process knows of this one's connections is outdated.
         self.tell(server);
+        self.answer_others(server);
+    }
+
+    /// Answers what came while something else was waited for.
+    fn answer_others(&mut self, server: &Arc<Server>) {
         for message in std::mem::take(&mut self.departures.others) {
             self.answer(server, message);
         }
@@ -174,7 +221,10 @@ impl Remainder {
                 self.is_stopping = true;
                 server.upgrade.stop_wanted.notify_one();
             }
-            FromNew::Settled => self.probation_until = Some(Instant::now()),
+            FromNew::Settled => {
+                self.is_settled = true;
+                self.probation_until = Some(Instant::now());
+            }
             FromNew::Operate {
                 pool,
                 backend,
@@ -204,8 +254,12 @@ impl Remainder {
     /// again.
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
         let exit = self.new.child.try_wait().ok().flatten();
-        let status = self.new.end();
+        let mut status = self.new.end();
+        if let Some(complaint) = self.complaint {
+            status = format!("{complaint}: {status}");
+        }
         server.upgrade.note_end_of_successor();
+        server.upgrade.set_channel(None);
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
@@ -229,6 +283,9 @@ impl Remainder {
         }
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(old, bound)| {
+            let Some(bound) = bound else {
+                return old;
+            };
             let origin = ListenerOrigin::Moved(&old);
             Arc::new(Listening::start(&server.proxy, bound, old.rules(), origin))
         });
@@ -245,9 +302,14 @@ impl Remainder {
     /// one.
     fn settle(&mut self, server: &Arc<Server>) {
         self.probation_until = None;
-        self.listeners.clear();
+        let listeners = std::mem::take(&mut self.listeners);
         self.sockets.clear();
         server.give_up_listeners();
+        for (listening, _) in listeners.iter().filter(|(_, bound)| bound.is_none()) {
+            // Whoever is queued there is served.
+            server.proxy.runtime.block_on(listening.stop());
+        }
+        drop(listeners);
         if is_init() {
             tracing::info!(
                 "upgrade: the probation is over; process 1 stays, for the container's sake"
@@ -261,7 +323,7 @@ impl Remainder {
             server.lifecycle.succeeded_by(self.new.child.id());
             if server.upgrade.has_manager() {
                 let told = server.upgrade.manager_told.notified();
-                let wait = async { tokio::time::timeout(SPACING, told).await };
+                let wait = async { tokio::time::timeout(MANAGER_TIMEOUT, told).await };
                 let _ = server.control_runtime().block_on(wait);
             }
             let _ = self.new.channel.send(&FromOld::Lead);

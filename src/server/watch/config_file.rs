@@ -63,6 +63,11 @@ impl Watcher for ConfigFile {
             *self = ConfigFile::new(std::mem::take(&mut self.file));
             return None;
         }
+        if server.is_handing_over() {
+            // The new process watches the file. This one does again if that ends, and looks anew.
+            self.debounce.reset();
+            return Some(STABLE);
+        }
         let loaded = lock(&server.attempted).clone();
         let (verdict, poll) = self.look_at(&loaded);
         Some(match verdict {
