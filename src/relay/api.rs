@@ -154,8 +154,8 @@ impl Relay {
         self.freeze_others(from, most, &Arc::default()).await
     }
 
-    /// Freezes as `freeze` does, but for the sessions of those ids, which the other relay has declined. They are
-    /// not touched.
+    /// Freezes as `freeze` does, but for the sessions of those ids, which the other
+    /// relay has declined. They are not touched.
     ///
     /// # Cancel safety
     /// Dropping the future thaws what was frozen.
