@@ -48,8 +48,8 @@ pub(super) struct Remainder {
     is_deaf: bool,
     /// The new process has handed over itself, and is no one's to take back from.
     is_settled: bool,
-    /// The new process was ended, as it did not answer.
-    was_silent: bool,
+    /// Why the new process was ended from here.
+    ended_for: Option<&'static str>,
 }
 
 /// Whether the remainder goes on.
@@ -78,7 +78,7 @@ impl Remainder {
             is_stopping: false,
             is_deaf: false,
             is_settled: false,
-            was_silent: false,
+            ended_for: None,
         }
     }
 
@@ -163,7 +163,7 @@ impl Remainder {
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if self.probation_until.is_some() && !self.is_settled && !is_stopping {
             tracing::error!("upgrade: the new process does not answer, so it is ended");
-            self.was_silent = true;
+            self.ended_for = Some("it did not answer");
             self.new.end();
         } else {
             tracing::warn!("upgrade: the new process does not answer, nothing more moves to it");
@@ -253,8 +253,8 @@ impl Remainder {
     /// again.
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
         let mut status = self.new.end();
-        if self.was_silent {
-            status = format!("it did not answer: {status}");
+        if let Some(why) = self.ended_for {
+            status = format!("{why}: {status}");
         }
         server.upgrade.note_end_of_successor();
         server.upgrade.set_channel(None);
