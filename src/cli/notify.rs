@@ -59,8 +59,8 @@ impl Notifier {
         self.socket.send(message.as_bytes()).is_ok()
     }
 
-    /// Sends a message that must not be lost, as soon as the manager has room for it; gives up where
-    /// nobody listens any more.
+    /// Sends a message that must not be lost, as soon as the manager has room for it; gives up
+    /// where nobody listens any more.
     async fn send_surely(&self, message: &str) {
         while let Err(error) = self.socket.send(message.as_bytes()) {
             if error.kind() != std::io::ErrorKind::WouldBlock {

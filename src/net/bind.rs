@@ -65,7 +65,7 @@ pub(crate) struct Bound {
     /// The file is another process's: of one that has taken the socket over, or of one that has
     /// handed it over and may still serve on.
     is_given_up: AtomicBool,
-    /// Of a socket that was handed over: the length of its queue, once it is this process's.
+    /// In a socket that was handed over: the length of its queue, once it is this process's.
     wanted_backlog: Option<u32>,
 }
 

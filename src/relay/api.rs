@@ -154,11 +154,11 @@ impl Relay {
         self.freeze_others(from, most, &Arc::default()).await
     }
 
-    /// The same, but for the sessions of those ids, which the other relay has declined. They are
-    /// not touched.
+    /// Freezes as `freeze` does, but for the sessions of those ids, which the other
+    /// relay has declined. They are not touched.
     ///
     /// # Cancel safety
-    /// As [`Relay::freeze`].
+    /// Dropping the future thaws what was frozen.
     pub(crate) async fn freeze_others(
         &self,
         from: Cursor,

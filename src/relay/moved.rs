@@ -1,8 +1,8 @@
 //! A session on its way to another relay, of this process or of another one.
 //!
-//! [`Relay::freeze_others`](super::Relay::freeze_others) takes sessions out of a worker's care: their sockets
-//! leave its epoll, and nobody reads or writes them. A [`FrozenSession`] owns its session until it
-//! is given up for good ([`FrozenSession::commit`]) or goes on where it was
+//! [`Relay::freeze_others`](super::Relay::freeze_others) takes sessions out of a worker's care:
+//! their sockets leave its epoll, and nobody reads or writes them. A [`FrozenSession`] owns
+//! its session until it is given up for good ([`FrozenSession::commit`]) or goes on where it was
 //! ([`FrozenSession::thaw`], or by dropping it). [`Relay::adopt_moved`](super::Relay::adopt_moved)
 //! takes one in whose state has come as [`MovedSession`](crate::wire::moved::MovedSession). No
 //! worker knows how the state and the sockets travel.

@@ -46,7 +46,7 @@ pub(super) struct Departures {
 #[error("{why}")]
 pub(super) struct MoveError {
     why: String,
-    /// It did not answer in time, or does not read.
+    /// Set where it did not answer in time, or does not read.
     pub is_silent: bool,
 }
 

@@ -312,7 +312,8 @@ fn wait_for_end(server: Arc<Server>) -> Option<()> {
         thread::park_timeout(LOOK);
         weak.upgrade()?;
     }
-    lose(&*weak.upgrade()?);
+    let server = weak.upgrade()?;
+    lose(&server);
     None
 }
 

@@ -367,9 +367,9 @@ impl Upgrades {
         }
     }
 
-    /// Passes a request to stop on to the new process. By the channel: a signal to the process group
-    /// has reached that process already, and must not count twice. False where it gets its signals
-    /// itself.
+    /// Passes a request to stop on to the new process. By the channel: a signal to the process
+    /// group has reached that process already, and must not count twice. False where it
+    /// gets its signals itself.
     pub(in crate::server) fn pass_stop_on(&self) -> bool {
         if !self.has_successor() {
             return false;

@@ -49,8 +49,8 @@ pub(super) struct Remainder {
     is_deaf: bool,
     /// The new process has handed over itself, and is no one's to take back from.
     is_settled: bool,
-    /// Why this process has ended the new one, if it has.
-    complaint: Option<&'static str>,
+    /// Why the new process was ended from here.
+    ended_for: Option<&'static str>,
 }
 
 /// Whether the remainder goes on.
@@ -79,7 +79,7 @@ impl Remainder {
             is_stopping: false,
             is_deaf: false,
             is_settled: false,
-            complaint: None,
+            ended_for: None,
         }
     }
 
@@ -164,7 +164,7 @@ impl Remainder {
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if self.probation_until.is_some() && !self.is_settled && !is_stopping {
             tracing::error!("upgrade: the new process does not answer, so it is ended");
-            self.complaint = Some("it did not answer");
+            self.ended_for = Some("it did not answer");
             self.new.end();
         } else {
             tracing::warn!("upgrade: the new process does not answer, nothing more moves to it");
@@ -255,10 +255,9 @@ impl Remainder {
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
         let exit = self.new.child.try_wait().ok().flatten();
         let mut status = self.new.end();
-        if let Some(complaint) = self.complaint {
-            status = format!("{complaint}: {status}");
+        if let Some(why) = self.ended_for {
+            status = format!("{why}: {status}");
         }
-        server.upgrade.note_end_of_successor();
         server.upgrade.set_channel(None);
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
@@ -267,9 +266,12 @@ impl Remainder {
             if let Some(error) = exit.and_then(SuccessorError::of) {
                 server.upgrade.abandon(error);
             }
+            // Behind the status, which whoever waits for this end asks for.
+            server.upgrade.note_end_of_successor();
             server.upgrade.settled.cancel();
             return Turn::Over;
         }
+        server.upgrade.note_end_of_successor();
         tracing::error!(
             status,
             "upgrade: the new process ended within its probation, this one accepts again"
