@@ -261,19 +261,7 @@ pub(super) fn choose(
     if settings.user.is_some() && settings.token_file.is_none() {
         table.missing("token_file", "`user` has no password", "`token_file`");
     }
-    if kind.urls().iter().any(|url| !url.is_tls) {
-        table.conflict("tls", "an address of the registry is without TLS");
-    }
-    if let (key @ ("etcd" | "eureka" | "nacos"), [first, others @ ..]) = (source, kind.urls())
-        && others
-            .iter()
-            .any(|url| url.base_path() != first.base_path())
-    {
-        table.conflict(
-            key,
-            "its addresses have different paths: they are servers of one registry",
-        );
-    }
+    refuse_unlike(table, source, &kind);
     let account = |file: &str| Path::new(SERVICE_ACCOUNT).join(file);
     let is_in_cluster = kind.is_in_cluster();
     let own_token = is_in_cluster.then(|| account("token"));
@@ -294,6 +282,23 @@ pub(super) fn choose(
         tls: settings.tls.or(own_tls),
         interval: settings.interval,
     }))
+}
+
+/// Addresses that go neither with `tls` nor with each other.
+fn refuse_unlike(table: &TableReader<'_>, source: &str, kind: &RegistryKind) {
+    if kind.urls().iter().any(|url| !url.is_tls) {
+        table.conflict("tls", "an address of the registry is without TLS");
+    }
+    if let (key @ ("etcd" | "eureka" | "nacos"), [first, others @ ..]) = (source, kind.urls())
+        && others
+            .iter()
+            .any(|url| url.base_path() != first.base_path())
+    {
+        table.conflict(
+            key,
+            "its addresses have different paths: they are servers of one registry",
+        );
+    }
 }
 
 /// Kind of registry that a key asks for; `None` of DNS, or where its value is wrong.
