@@ -205,7 +205,6 @@ impl Remainder {
     fn ended(&mut self, server: &Arc<Server>) -> Turn {
         let exit = self.new.child.try_wait().ok().flatten();
         let status = self.new.end();
-        server.upgrade.note_end_of_successor();
         let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
         if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
@@ -213,9 +212,12 @@ impl Remainder {
             if let Some(error) = exit.and_then(SuccessorError::of) {
                 server.upgrade.abandon(error);
             }
+            // Not before: the guard that waits for it ends with that error.
+            server.upgrade.note_end_of_successor();
             server.upgrade.settled.cancel();
             return Turn::Over;
         }
+        server.upgrade.note_end_of_successor();
         tracing::error!(
             status,
             "upgrade: the new process ended within its probation, this one accepts again"
