@@ -68,7 +68,7 @@ enum ExtraHeader {
     None,
     Allow(&'static str),
     Authenticate,
-    /// Of a second.
+    /// `Retry-After` of a second.
     RetryAfter,
 }
 
@@ -104,7 +104,7 @@ impl ApiError {
         }
     }
 
-    /// The same request, sent again, will be answered: 503 with `Retry-After`.
+    /// Asks to send the request again: 503 with `Retry-After`.
     pub(super) fn later(message: impl Into<String>) -> ApiError {
         ApiError {
             header: ExtraHeader::RetryAfter,

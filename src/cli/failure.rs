@@ -44,7 +44,8 @@ impl CommandError {
         move |source| CommandError::Io { what, source }
     }
 
-    /// Returns 2 for wrong usage, as clap has it, the status of a new process that has failed, else 1.
+    /// Returns 2 for wrong usage, as clap has it; the status of a new process that has failed;
+    /// else 1.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             CommandError::Usage(_) => ExitCode::from(2),

@@ -66,7 +66,8 @@ pub struct Backend {
     standing: Standing,
     /// Those of `connections` that the process before still has.
     elsewhere: Elsewhere,
-    /// Those that have moved to the next process. They keep their places here: the limit is of both.
+    /// Those that have moved to the next process. They keep their places here: the limit is of
+    /// both.
     handed_over: Elsewhere,
     /// Notified when `live` reaches 0.
     idle: Notify,
