@@ -349,9 +349,9 @@ impl Membership {
     }
 
     /// Compares sizes, not names: a roll-out renames all. The size before is the largest of the
-    /// last `confirm`: leases that lapse one by one, while the nodes cannot reach the registry, take
-    /// as much as one answer would. Members that are down are not counted, as far as the answer
-    /// lacks them: nothing is lost with them.
+    /// last `confirm`: leases that lapse one by one, while the nodes cannot reach the registry,
+    /// take as much as one answer would. Members that are down are not counted, as far as the
+    /// answer lacks them: nothing is lost with them.
     fn takes_too_much(
         &self,
         entries: &[Entry],

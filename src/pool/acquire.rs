@@ -59,16 +59,31 @@ impl Pool {
         if let Some(lease) = returning_lease(request) {
             return Some(Ok(lease));
         }
-        let view = self.view.load();
-        if !self.queue.is_empty() {
-            return None;
+        loop {
+            let view = self.view.load();
+            if !self.queue.is_empty() {
+                return None;
+            }
+            let error = match view.pick(&pick_request(&view, request), now) {
+                Ok(lease) => return Some(Ok(lease)),
+                Err(error) => error,
+            };
+            if !Arc::ptr_eq(&view, &self.view_of_members()) {
+                continue;
+            }
+            return match error {
+                PickError::NoBackend => Some(Err(AcquireError::NoBackend)),
+                PickError::Full if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
+                PickError::Full => None,
+            };
         }
-        match view.pick(&pick_request(&view, request), now) {
-            Ok(lease) => Some(Ok(lease)),
-            Err(PickError::NoBackend) => Some(Err(AcquireError::NoBackend)),
-            Err(PickError::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
-            Err(PickError::Full) => None,
-        }
+    }
+
+    /// The view once no change is under way. A change closes the backends that leave before the
+    /// others are in the view: who picks meanwhile finds none of either.
+    fn view_of_members(&self) -> arc_swap::Guard<Arc<View>> {
+        let _members = self.members();
+        self.view.load()
     }
 
     async fn acquire_queued(&self, request: &BackendRequest<'_>) -> Result<Lease, AcquireError> {

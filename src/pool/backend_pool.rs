@@ -224,7 +224,7 @@ impl Pool {
         }
     }
 
-    fn members(&self) -> MutexGuard<'_, Members> {
+    pub(super) fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

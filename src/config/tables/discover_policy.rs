@@ -25,8 +25,8 @@ table! {
         /// Long enough that all nodes have registered again.
         confirm: Duration = time(0, DAY), default(seconds(120));
         /// Time without a good answer after which the last good set gets no new connections; "0s" =
-        /// never. At least twice the longest time between two answers: `interval`, `max_ttl` of DNS,
-        /// 66 s of a registry without `interval`.
+        /// never. At least twice the longest time between two answers: `interval`, `max_ttl` of
+        /// DNS, 66 s of a registry without `interval`.
         ///
         /// A registry that is gone says nothing about the backends.
         max_stale: Duration = time(0, YEAR), default(Duration::ZERO);

@@ -105,8 +105,8 @@ async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, 
     Ok(stream)
 }
 
-/// Connects to the first address that answers. Each has its part of the time: one that drops what is
-/// sent to it must not use up all of it.
+/// Connects to the first address that answers. Each has its part of the time: one that drops what
+/// is sent to it must not use up all of it.
 async fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, String> {
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let limit = (timeout / count.max(1)).max(MIN_CONNECT.min(timeout));

@@ -92,8 +92,8 @@ pub(super) trait HttpSource: Send {
         Err(Fault::malformed("a line that nobody asked for"))
     }
 
-    /// Whether a listing is followed by a watch. Then the listing alone is no success: a server that
-    /// refuses the watch would have it asked for without end.
+    /// Whether a listing is followed by a watch. Then the listing alone is no success: a server
+    /// that refuses the watch would have it asked for without end.
     fn watches(&self) -> bool {
         false
     }

@@ -274,8 +274,9 @@ fn created(reader: &mut JuteReader<'_>) -> i64 {
     zxids.and_then(|_| reader.long()).unwrap_or(0)
 }
 
-/// Nodes of a name that is registered anew stand beside the old ones until those expire, and so does
-/// a process that has a new name after each start: of a name, and of an address, the newest counts.
+/// Nodes of a name that is registered anew stand beside the old ones until those expire, and so
+/// does a process that has a new name after each start: of a name, and of an address, the newest
+/// counts.
 fn newest(
     found: Vec<(i64, Result<RawEntry, String>)>,
 ) -> impl Iterator<Item = Result<RawEntry, String>> {

@@ -1,5 +1,6 @@
 //! Reload and discovery.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
@@ -223,4 +224,28 @@ fn a_backend_that_discovery_drains_or_does_not_list_gets_nothing_and_comes_back(
     assert_eq!(says(DiscoveryState::Ready), BackendState::Up);
     assert!(Arc::ptr_eq(&x, &backend(&pool, "x")) && !x.is_retired());
     drop(lease);
+}
+
+/// Whoever picks while all backends are replaced gets one of the old or of the new.
+#[test]
+fn a_pick_during_a_change_of_all_backends_finds_one() {
+    let sets = ["a", "b"].map(|name| settings(Balance::LeastConn, nodes(&[name])));
+    let pool = Pool::new(&sets[0]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let picks = [(); 2].map(|()| {
+            scope.spawn(|| {
+                let mut failed = 0;
+                while !is_over.load(SeqCst) {
+                    failed += u32::from(take(&pool).is_err());
+                }
+                failed
+            })
+        });
+        for turn in 1..5_000 {
+            pool.apply(&sets[turn % 2]);
+        }
+        is_over.store(true, SeqCst);
+        assert_eq!(picks.map(|picks| picks.join().unwrap()), [0, 0]);
+    });
 }
