@@ -290,6 +290,16 @@ mod tests {
         watching.stop().await;
     }
 
+    /// Gives whoever waits for it an end of the file, and whoever is just about to wait.
+    fn release_readers(fifo: &Path) {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        for _ in 0..100 {
+            // Without a reader it fails.
+            let _ = rustix::fs::open(fifo, flags, rustix::fs::Mode::empty());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// One file system that hung stopped the checks of every pool.
     #[tokio::test]
     async fn a_certificate_file_that_hangs_holds_up_the_checks_of_no_other_pool() {
@@ -307,11 +317,14 @@ mod tests {
             "backend = [{{ name = 'b', address = '{b}' }}]\n\
              check = {{ type = 'tcp', interval = '100ms', timeout = '10s' }}"
         );
-        // Ends the read, in time or not.
+        // Ends the read, in time or not. Whoever reads again finds a file.
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let release = std::thread::spawn(move || {
             let is_timely = wait.recv_timeout(Duration::from_secs(20)).is_ok();
+            let aside = fifo.with_extension("aside");
+            std::fs::rename(&fifo, &aside).unwrap();
             std::fs::write(fifo, "no certificate").unwrap();
+            release_readers(&aside);
             is_timely
         });
         let watching = [hanging, checked].map(|keys| Watching::start(Pool::new(&settings(&keys))));
