@@ -149,7 +149,7 @@ impl Relay {
     ///
     /// # Cancel safety
     /// Dropping the future thaws what was frozen.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) async fn freeze(&self, from: Cursor, most: usize) -> FrozenBatch {
         self.freeze_others(from, most, &Arc::default()).await
     }
