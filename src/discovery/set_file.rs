@@ -97,7 +97,7 @@ pub(super) fn write(
     write().map_err(failed)
 }
 
-/// Reads the set that [`write`] has kept for this pool and source.
+/// Reads the set that [`write()`] has kept for this pool and source.
 ///
 /// # Errors
 /// Names the file: it cannot be read, or holds the set of another pool or source.

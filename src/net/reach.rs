@@ -19,7 +19,7 @@ use crate::config::Dial;
 /// The connection is whole, and is closed at once without a byte.
 ///
 /// # Errors
-/// As [`super::connect`].
+/// As [`super::connect()`].
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.

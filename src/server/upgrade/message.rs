@@ -82,7 +82,7 @@ pub(super) enum FromOld {
     Sockets {
         sockets: Vec<SocketNames>,
     },
-    /// Accept. With a document: [`Totals`](super::totals::Totals).
+    /// Accept. With a document: [`Totals`](super::document::Totals).
     Switch,
     /// With a document: the totals as they are now.
     Totals,
