@@ -10,7 +10,8 @@
 //!  5  proxy | health | discovery                 data path | checks | endpoints
 //!  4b relay                                      moving bytes
 //!  4a pool  | admission                          choosing and counting | permits and limits
-//!  3  tls   | observe                            certificates, handshakes | records, counters
+//!  3b remote                                     services beside the data path
+//!  3a tls   | observe                            certificates, handshakes | records, counters
 //!  2  net                                        sockets, DNS, fds: the only `unsafe`
 //!  1  wire  | balance | config                   pure: parsers | pick algorithms | configuration
 //!  0  base                                       pure: back-off, names, units
@@ -41,6 +42,8 @@ mod net;
 
 mod observe;
 mod tls;
+
+mod remote;
 
 mod admission;
 mod pool;

@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["wire", "balance", "config"],
     &["net"],
     &["tls", "observe"],
+    &["remote"],
     &["pool", "admission"],
     &["relay"],
     &["proxy", "health", "discovery"],
