@@ -7,7 +7,7 @@
 //!  8  main.rs  cli                               process: command line, runtime, exit code
 //!  7  admin                                      HTTP API, /metrics
 //!  6  server                                     owns everything: build, reload, stop, signals
-//!  5  proxy | health | discovery                 data path | checks | endpoints
+//!  5  proxy | health | discovery | cluster       data path | checks | endpoints | shared state
 //!  4b relay                                      moving bytes
 //!  4a pool  | admission                          choosing and counting | permits and limits
 //!  3b remote                                     services beside the data path
@@ -50,6 +50,7 @@ mod pool;
 
 mod relay;
 
+mod cluster;
 mod discovery;
 mod health;
 mod proxy;

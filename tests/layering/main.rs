@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
     &["remote"],
     &["pool", "admission"],
     &["relay"],
-    &["proxy", "health", "discovery"],
+    &["proxy", "health", "discovery", "cluster"],
     &["server"],
     &["admin"],
     &["cli"],
