@@ -8,6 +8,7 @@
 
 mod api;
 mod body;
+mod cluster;
 mod connections;
 mod drain;
 mod endpoint;

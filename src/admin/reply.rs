@@ -80,6 +80,7 @@ impl ApiError {
                 error: message.into(),
                 errors: Vec::new(),
                 drawn: None,
+                local: false,
             },
             header: ExtraHeader::None,
         }
@@ -123,6 +124,12 @@ impl ApiError {
 
     pub(super) fn with_details(mut self, details: Vec<String>) -> ApiError {
         self.view.errors = details;
+        self
+    }
+
+    /// The request may be sent again with `?local=true`.
+    pub(super) fn with_local(mut self) -> ApiError {
+        self.view.local = true;
         self
     }
 
