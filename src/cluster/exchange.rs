@@ -47,6 +47,15 @@ pub(super) struct StoreExchange {
     pub rejected: u64,
 }
 
+/// Numbers of this member.
+#[derive(Debug, Default)]
+pub(super) struct OwnNumbers {
+    /// Live connections of each backend.
+    pub loads: Vec<(String, u32)>,
+    /// Connections of sources that have many.
+    pub sources: Vec<(u64, u32)>,
+}
+
 /// Questions of the second round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SecondRound {
@@ -100,14 +109,14 @@ impl StoreExchange {
         self.mark = None;
     }
 
-    /// Commands of the first round. `loads`: live connections of each backend.
+    /// Commands of the first round.
     pub(super) fn first_round(
         &mut self,
-        loads: Vec<(String, u32)>,
+        own: OwnNumbers,
         operator: [u8; 16],
         now: Instant,
     ) -> Vec<Vec<u8>> {
-        let (names, loads): (Vec<_>, Vec<_>) = loads.into_iter().unzip();
+        let (names, loads): (Vec<_>, Vec<_>) = own.loads.into_iter().unzip();
         if names != self.names.names() {
             self.names = BackendNames::new(names);
             self.names_due = now;
@@ -115,6 +124,7 @@ impl StoreExchange {
         self.seq += 1;
         let mut report = MemberReport::new(self.boot, self.seq, self.names.digest(), loads);
         report.operator = operator;
+        report.sources = own.sources;
         let own = self.keys.member(&self.id);
         let sealed = self.secret.seal(&place(&self.id), &report.encode());
         self.asked = self.listed.keys().cloned().collect();

@@ -24,6 +24,8 @@ mod shared;
 mod state_file;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use driver::ShareError;
 pub(crate) use member::ClusterMember;
