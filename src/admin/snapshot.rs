@@ -322,6 +322,7 @@ pub(super) fn job(job: &Job) -> JobView {
         deadline,
         after,
         close_frame,
+        is_local: _,
     } = &job.pace;
     let rate = rate.map(|rate| rate.to_string());
     let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::clock::clock;
+use super::cluster_load::{ClusterLoad, Peers};
 use super::connection_counter::{AdmitMode, ConnectionCounter};
 use super::discovered::DiscoveryState;
 use super::elsewhere::Elsewhere;
@@ -19,6 +20,7 @@ use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
 use super::status::BackendStatus;
 use super::waiting::WaitingCount;
+use crate::balance::SharedLoad;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
@@ -55,6 +57,7 @@ pub(super) struct PoolLink {
     /// Gone once the server has dropped the pool.
     pub(super) owner: Weak<dyn BackendOwner>,
     pub(super) waiting: WaitingCount,
+    pub(super) peers: Peers,
 }
 
 /// A node of a pool, identified by (pool, name).
@@ -63,6 +66,7 @@ pub struct Backend {
     /// With the backend's name and the pool's.
     counters: Arc<BackendCounters>,
     connections: ConnectionCounter,
+    cluster: ClusterLoad,
     standing: Standing,
     /// Those of `connections` that the process before still has.
     elsewhere: Elsewhere,
@@ -92,6 +96,7 @@ impl Backend {
         Arc::new(Backend {
             counters: BackendCounters::new(link.name.clone(), name),
             connections: ConnectionCounter::new(status.settings().max_connections),
+            cluster: ClusterLoad::new(&link.peers),
             standing: Standing::default(),
             elsewhere: Elsewhere::default(),
             handed_over: Elsewhere::default(),
@@ -360,6 +365,16 @@ impl Backend {
         self.connections.live()
     }
 
+    /// Connections here and at the other balancers of the cluster.
+    pub fn shared_load(&self) -> SharedLoad {
+        self.cluster.shared(self.live())
+    }
+
+    /// Connections of which a paced drain ends this balancer's part.
+    pub fn drain_load(&self) -> SharedLoad {
+        self.cluster.draining(self.live())
+    }
+
     /// Counts the connections that the process before has on it, in place of those told before.
     pub(super) fn set_elsewhere(&self, count: u64) {
         let before = self.elsewhere.set(count);
@@ -481,6 +496,10 @@ impl Backend {
         &self.connections
     }
 
+    pub(super) fn cluster(&self) -> &ClusterLoad {
+        &self.cluster
+    }
+
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
     }
@@ -516,6 +535,15 @@ impl Backend {
         if let Some(owner) = self.owner.upgrade() {
             owner.serve_queue();
         }
+    }
+
+    /// Counts a connection that was picked.
+    pub(super) fn enter_picked(&self) -> bool {
+        let entered = self.connections.enter();
+        if entered {
+            self.cluster.picked();
+        }
+        entered
     }
 
     /// Counts a connection beside the picks: of a returning client.

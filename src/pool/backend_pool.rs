@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::backend::{Backend, BackendOwner, PoolLink};
 use super::clock::clock;
+use super::cluster_load::Peers;
 use super::counters::PoolCounters;
 use super::discovered::DiscoveredBackend;
 use super::members::Members;
@@ -32,6 +33,7 @@ pub struct Pool {
     members: Mutex<Members>,
     pub(super) view: ArcSwap<View>,
     pub(super) queue: Arc<Queue>,
+    pub(super) peers: Peers,
     tls: ArcSwapOption<BackendTlsConfig>,
     /// The view's, for requests that wait in the queue.
     pub(super) refresh_at: watch::Sender<Option<Instant>>,
@@ -49,10 +51,12 @@ impl Pool {
         Arc::new_cyclic(|pool: &Weak<Pool>| {
             let name: Arc<str> = Arc::from(config.name.as_str());
             let queue = Arc::new(Queue::default());
+            let peers = Peers::default();
             let link = PoolLink {
                 name: name.clone(),
                 owner: pool.clone(),
                 waiting: queue.waiting().clone(),
+                peers: peers.clone(),
             };
             let now = clock();
             let members = Members::new(link, config, now);
@@ -62,6 +66,7 @@ impl Pool {
                 members: Mutex::new(members),
                 view: ArcSwap::from_pointee(view),
                 queue,
+                peers,
                 tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
