@@ -21,7 +21,7 @@ use super::status::BackendStatus;
 use super::waiting::WaitingCount;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
-use crate::observe::BackendCounters;
+use crate::observe::{BackendCounters, PoolTimes};
 
 /// The pool of a backend, for events that concern more than the backend itself.
 pub(super) trait BackendOwner: fmt::Debug + Send + Sync {
@@ -55,6 +55,7 @@ pub(super) struct PoolLink {
     /// Gone once the server has dropped the pool.
     pub(super) owner: Weak<dyn BackendOwner>,
     pub(super) waiting: WaitingCount,
+    pub(super) times: Arc<PoolTimes>,
 }
 
 /// A node of a pool, identified by (pool, name).
@@ -90,7 +91,7 @@ impl Backend {
     pub(super) fn new(link: &PoolLink, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
-            counters: BackendCounters::new(link.name.clone(), name),
+            counters: BackendCounters::new(link.name.clone(), name, link.times.clone()),
             connections: ConnectionCounter::new(status.settings().max_connections),
             standing: Standing::default(),
             elsewhere: Elsewhere::default(),
