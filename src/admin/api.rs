@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::body::{ApiBody, read_json};
 use super::guard::EndpointGuard;
+use super::metrics::PageFormat;
 use super::operate::{self, Operations, Parameters};
 use super::refusals::RefusalTotals;
 use super::reply::{ApiError, Reply, json, reply, streamed};
@@ -81,7 +82,11 @@ impl Api {
             }
         }
         let query = head.uri.query();
-        let parameters = Parameters { query, body };
+        let parameters = Parameters {
+            query,
+            headers: &head.headers,
+            body,
+        };
         let done = self.perform(guard, &server, route, parameters).await;
         done.unwrap_or_else(ApiError::into_reply)
     }
@@ -99,8 +104,9 @@ impl Api {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
             ApiRoute::Metrics => {
-                let page = metrics::page(server, &self.refused, guard.shows_backends());
-                Ok(streamed(metrics::CONTENT_TYPE, page))
+                let format = PageFormat::wanted(parameters.headers);
+                let page = metrics::page(server, &self.refused, guard.shows_backends(), format);
+                Ok(streamed(format.content_type(), page))
             }
             ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {

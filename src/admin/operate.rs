@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -43,9 +43,10 @@ struct WeightBody {
     weight: Option<u16>,
 }
 
-/// Query and body of an operation.
+/// Query, headers and body of a request.
 pub(super) struct Parameters<'a, B> {
     pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
     pub body: B,
 }
 

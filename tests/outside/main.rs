@@ -71,6 +71,7 @@ mod listener_drain;
 mod logs;
 mod losses;
 mod memory;
+mod metrics;
 mod notify;
 mod peers;
 mod pem_files;

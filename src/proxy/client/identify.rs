@@ -30,6 +30,8 @@ pub(in crate::proxy) struct HandshakeInfo {
     pub tls: HandshakeFacts,
     /// Time that the client waited for a permit: no part of its own time.
     pub waited: Duration,
+    /// From the client's hello, with that wait.
+    pub took: Duration,
     pub identity: Option<ClientIdentity>,
 }
 
@@ -81,7 +83,7 @@ impl Identified {
         let Some(handshake) = &self.handshake else {
             return;
         };
-        record.shaken(&handshake.tls);
+        record.shaken(&handshake.tls, handshake.took);
         if let Some(identity) = &handshake.identity {
             note_certificate(record, identity);
         }
@@ -141,7 +143,11 @@ async fn terminate(
     record: &mut ConnectionRecord,
 ) -> Result<Identified, Termination> {
     let accepted = tls_handshake::accept(stream, acceptor, client, record).await?;
-    let AcceptedTls { mut stream, waited } = accepted;
+    let AcceptedTls {
+        mut stream,
+        waited,
+        took,
+    } = accepted;
     let sni = stream.server_name().map(str::to_owned);
     let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
     let name = |alpn: &Vec<u8>| String::from_utf8_lossy(alpn).into_owned();
@@ -154,6 +160,7 @@ async fn terminate(
         },
         identity: stream.take_identity(),
         waited,
+        took,
     };
     Ok(Identified {
         stream: MaybeTlsStream::Tls(Box::new(stream)),

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rustls::ServerConfig;
@@ -30,10 +30,12 @@ const UNRECOGNIZED_NAME: u8 = 112;
 /// The alert for no name where one is needed (RFC 8446 section 9.2).
 const MISSING_EXTENSION: u8 = 109;
 
-/// A client's TLS connection, and how long the client had to wait for a permit.
+/// A client's TLS connection, how long the client had to wait for a permit, and how long the
+/// handshake took from the client's hello, that wait included.
 pub(super) struct AcceptedTls {
     pub stream: tls::TlsStream<Stream>,
     pub waited: Duration,
+    pub took: Duration,
 }
 
 /// Reads the ClientHello, waits for a permit, and makes the handshake, by the client's deadline and
@@ -53,7 +55,7 @@ pub(super) async fn accept(
     if !read.is_empty() {
         record.heard();
     }
-    let deadline = alarm.deadline();
+    let (deadline, greeted) = (alarm.deadline(), Instant::now());
     let (config, permit, is_urgent) = match hello?.map_err(|error| failed(&error))? {
         Err(ClientHelloError::TooLarge) => return Err(tls_alert::refuse_too_large(stream).await),
         Err(_) if tls_alert::is_plain_http(&read) => {
@@ -97,7 +99,11 @@ pub(super) async fn accept(
         Err(_) => before(alarm, accepting).await?,
     };
     let stream = accepted.map_err(|error| failed(&error))?;
-    Ok(AcceptedTls { stream, waited })
+    Ok(AcceptedTls {
+        stream,
+        waited,
+        took: greeted.elapsed(),
+    })
 }
 
 fn config_for(

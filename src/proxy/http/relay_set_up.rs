@@ -219,7 +219,7 @@ impl RelayUpgrade {
             return SetUpStep::Leave;
         };
         self.terms = Some(agreed.session);
-        self.record.answered(101);
+        self.record.answered_by_backend(101);
         SetUpStep::Switch {
             answer: agreed.head,
             taken: length,

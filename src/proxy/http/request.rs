@@ -221,7 +221,7 @@ pub(super) async fn deliver(
 ) -> (AfterRequest, Option<EndedConnection>) {
     lease.backend().answered();
     let head = exchange.head();
-    record.note(|record| record.answered(head.status()));
+    record.note(|record| record.answered_by_backend(head.status()));
     // RFC 9110 section 6.6.1.
     if !head.fields().has("date") {
         edits.append("Date", own_response::date().as_bytes());

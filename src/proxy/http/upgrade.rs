@@ -275,7 +275,7 @@ impl PendingUpgrade {
                 return self.refuse(client, record, response).await;
             }
         };
-        record.note(|record| record.answered(101));
+        record.note(|record| record.answered_by_backend(101));
         let limit = self.routed.settings.http.send_timeout;
         if client.send(&agreed.head, limit).await.is_err() {
             return left(record, false);
