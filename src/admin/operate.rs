@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -43,10 +43,9 @@ struct WeightBody {
     weight: Option<u16>,
 }
 
-/// Query, headers and body of a request.
+/// Query and body of an operation.
 pub(super) struct Parameters<'a, B> {
     pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
     pub body: B,
 }
 
