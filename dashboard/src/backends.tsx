@@ -72,7 +72,7 @@ function columns(several: boolean): Column<Row>[] {
     order: ({ backend }) => `${several ? `${backend.pool}/` : ""}${backend.name}`,
     cell: ({ backend, colour }) => (
       <span class="name">
-        {colour && !several && <i class={`swatch ${colour}`} aria-hidden="true" />}
+        {colour && <i class={`swatch ${colour}`} aria-hidden="true" />}
         <span>
           <b>{several && <a href={link("pools", backend.pool)}>{backend.pool}/</a>}{backend.name}</b>
           <small title={backend.endpoint ?? undefined}>{backend.address}{backend.backup && ", backup"}{backend.removed && ", removed"}</small>
@@ -104,7 +104,7 @@ function columns(several: boolean): Column<Row>[] {
       number: true,
       cell: ({ backend, all, most, colour }) => (
         <span class="share">
-          <Bar part={backend.live / most} tone={several ? "c0" : (colour ?? "c0")} />
+          <Bar part={backend.live / most} tone={colour ?? "c0"} />
           {percent(backend.live, all)}
         </span>
       ),
@@ -136,11 +136,10 @@ function rates({ backend }: Row): ReturnType<typeof live.rate> {
   return live.rate(backendKey(backend));
 }
 
-// The reason, and since when.
+// The reason, what the check says beside it, and since when.
 function why(backend: Backend): string {
-  const since = ago(backend.since, Date.now());
-  const check = backend.check === "none" || backend.check === backend.state ? "" : `, check ${backend.check}`;
-  return `${backend.reason ? `${backend.reason}, ` : ""}${since}${check}`;
+  const check = backend.check === "none" || backend.check === backend.state ? "" : `check ${backend.check}`;
+  return [backend.reason, check, ago(backend.since, Date.now())].filter(Boolean).join(" · ");
 }
 
 function Buttons({ backend }: { backend: Backend }): JSX.Element | null {

@@ -10,7 +10,7 @@ import { backendKey } from "./rates";
 
 // Backends that are drawn one by one; more of them are drawn as a spread.
 export const MAX_DRAWN = 10;
-const HEIGHT = 168;
+const HEIGHT = 184;
 // Seconds that the picture shows at least, so that its first minute stands still.
 const MIN_WINDOW = 60;
 
@@ -93,7 +93,7 @@ function Chart({ picture, unit, label }: { picture: Picture; unit: string; label
   useEffect(() => {
     const element = place.current;
     if (!element) return;
-    const made = new uPlot(options(element, picture, unit, setAt), [times, ...picture.drawn] as uPlot.AlignedData, element);
+    const made = new uPlot(options(element, picture, unit, setAt), data(times, picture), element);
     plot.current = made;
     const resize = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: HEIGHT }));
     resize.observe(element);
@@ -103,13 +103,18 @@ function Chart({ picture, unit, label }: { picture: Picture; unit: string; label
       plot.current = null;
     };
   }, [shape]);
-  useEffect(() => plot.current?.setData([times, ...picture.drawn] as uPlot.AlignedData), [times.at(-1)]);
+  useEffect(() => plot.current?.setData(data(times, picture)), [times.at(-1)]);
   return (
     <div class="chart">
       <div ref={place} role="img" aria-label={label} />
       <Legend picture={picture} at={at} />
     </div>
   );
+}
+
+// From the top: where a backend has nothing, its line is covered by that of the next one below.
+function data(times: number[], { drawn }: Picture): uPlot.AlignedData {
+  return [times, ...drawn.toReversed()] as uPlot.AlignedData;
 }
 
 function Legend({ picture, at }: { picture: Picture; at: number | null }): JSX.Element {
@@ -135,18 +140,19 @@ function options(element: HTMLElement, picture: Picture, unit: string, setAt: (a
   const read = (name: string): string => resolve(element, name);
   const axis = { stroke: read("faint"), font: `11px ${getComputedStyle(element).fontFamily}`, ticks: { show: false }, grid: { stroke: read("line"), width: 1 } };
   const isStack = picture.fill === "stack";
-  const series = picture.labels.map((label, at): uPlot.Series => {
-    const stroke = read(picture.colours[at] ?? "c0");
-    const series: uPlot.Series = { label, stroke, width: 1.5, points: { show: false } };
-    if (isStack && at === 0) series.fill = faded(stroke, 0.35);
-    return series;
-  });
-  const between = (at: number): uPlot.Band => ({ series: [at + 1, at], fill: faded(read(picture.colours[isStack ? at : 0] ?? "c0"), isStack ? 0.35 : 0.15) });
+  const colours = picture.colours.map(read).toReversed();
+  const series = colours.map((stroke, at): uPlot.Series => ({
+    stroke,
+    width: 1.5,
+    points: { show: false },
+    ...(isStack && at === colours.length - 1 ? { fill: faded(stroke, 0.35) } : {}),
+  }));
+  const bands = colours.slice(1).map((_, at): uPlot.Band => ({ series: [at + 1, at + 2], fill: isStack ? faded(colours[at] ?? "", 0.35) : faded(read("c0"), 0.15) }));
   const ceiling = (_: uPlot, __: number | null, most: number | null): [number, number] => [0, unit ? 100 : Math.max(4, Math.ceil((most ?? 0) * 1.1))];
   return {
     width: element.clientWidth,
     height: HEIGHT,
-    padding: [8, 4, 0, 0],
+    padding: [8, 20, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { range: (_, from, to) => [Math.min(from ?? 0, (to ?? 0) - MIN_WINDOW), to ?? 0] }, y: { range: ceiling } },
@@ -155,7 +161,7 @@ function options(element: HTMLElement, picture: Picture, unit: string, setAt: (a
       { ...axis, size: 46, space: 32, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? `${count(tick)}${unit && " %"}` : "")) },
     ],
     series: [{}, ...series],
-    bands: picture.labels.slice(1).map((_, at) => between(at + 1)),
+    bands,
     hooks: { setCursor: [(made) => setAt(made.cursor.idx ?? null)] },
   };
 }

@@ -38,7 +38,11 @@ function App(): JSX.Element {
 }
 
 function title({ page, name }: Route): string {
-  return name || page[0]?.toUpperCase() + page.slice(1);
+  return name || capital(page);
+}
+
+function capital(word: string): string {
+  return word.slice(0, 1).toUpperCase() + word.slice(1);
 }
 
 function Page({ route, status }: { route: Route; status: Status }): JSX.Element {
@@ -64,7 +68,7 @@ function Top({ route, status }: { route: Route; status: Status | null }): JSX.El
       <nav aria-label="Pages">
         {PAGES.map((page) => (
           <a key={page} href={link(page)} aria-current={page === current ? "page" : undefined}>
-            {page}
+            {capital(page)}
             {counts[page] ? <span class="badge">{counts[page]}</span> : null}
           </a>
         ))}
@@ -87,7 +91,7 @@ function ThemeButton(): JSX.Element {
     chooseTheme(next);
     setTheme(next);
   };
-  return <button type="button" class="quiet" aria-label={`Theme: ${theme}`} onClick={change}>{theme}</button>;
+  return <button type="button" class="quiet" title="Colours: as the system, light, dark" onClick={change}>Theme: {theme}</button>;
 }
 
 function LogOut(): JSX.Element | null {

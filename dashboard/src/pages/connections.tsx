@@ -140,8 +140,8 @@ function columns(again: () => void): Column<Connection>[] {
       wide: true,
       cell: (one) => (
         <span class="name"><span>
-          <b>{one.client}</b>
-          <small>{one.tls && "TLS "}{[one.via && `via ${one.via}`, one.client_subject].filter(Boolean).join(", ")}</small>
+          <b>{one.client}</b>{one.tls && <span class="tag">TLS</span>}
+          <small>{[one.via && `via ${one.via}`, one.client_subject].filter(Boolean).join(", ")}</small>
         </span></span>
       ),
     },

@@ -98,8 +98,15 @@ const endColumns: Column<EndRow>[] = [
 
 type CertificateRow = Certificate & { listener: string };
 
+const MANY_DAYS = 3650;
+
 function validity({ days_left }: Certificate): string {
   return days_left < 0 ? "ended" : days_left < 4 ? "ending" : days_left < 21 ? "soon" : "valid";
+}
+
+function left({ days_left }: Certificate): string {
+  if (days_left < 0) return "none";
+  return days_left > MANY_DAYS ? "over 10 years" : plural(days_left, "day");
 }
 
 const certificateColumns: Column<CertificateRow>[] = [
@@ -107,5 +114,5 @@ const certificateColumns: Column<CertificateRow>[] = [
   { title: "Listener", order: (one) => one.listener, cell: (one) => one.listener },
   { title: "State", cell: (one) => <State state={validity(one)} /> },
   { title: "Valid until", number: true, order: (one) => one.days_left, cell: (one) => day(one.not_after) },
-  { title: "Left", number: true, order: (one) => one.days_left, cell: (one) => (one.days_left < 0 ? "none" : plural(one.days_left, "day")) },
+  { title: "Left", number: true, order: (one) => one.days_left, cell: (one) => left(one) },
 ];

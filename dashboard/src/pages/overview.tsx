@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import type { Pool, Status } from "../api";
+import { Backends } from "../backends";
 import { PoolsChart, colour } from "../chart";
 import { bytes, count, duration, plural, rate } from "../format";
 import { live } from "../live";
@@ -13,26 +14,30 @@ import { LogLines } from "./events";
 import { JobTable } from "./jobs";
 
 // Lines of the log that the overview shows.
-const RECENT = 8;
+const RECENT = 6;
+// Backends that it shows one by one.
+const FEW = 24;
 // Days before its end from which a certificate is worth a look.
 const CERTIFICATE_DAYS = 21;
 
 export function Overview({ status }: { status: Status }): JSX.Element {
+  const backends = sum(status.pools, (pool) => pool.backends.length);
   return (
     <>
       <h1 class="hidden">Overview</h1>
       <Figures status={status} />
       <Concerns status={status} />
-      <Card title="Live connections by pool">
-        <PoolsChart pools={status.pools} />
-      </Card>
+      <div class="split">
+        <Card title="Live connections by pool"><PoolsChart pools={status.pools} /></Card>
+        <Card title="Events" side={<a href={link("events")}>all events</a>} flush>
+          <LogLines lines={live.log.slice(0, RECENT)} />
+        </Card>
+      </div>
       <Card title="Pools" flush>
         <Table caption="Pools" columns={columns} rows={status.pools} id={(pool) => pool.name} empty="No pool." />
       </Card>
       {status.jobs.length > 0 && <Card title="Jobs" flush><JobTable jobs={status.jobs} /></Card>}
-      <Card title="Events" side={<a href={link("events")}>all events</a>} flush>
-        <LogLines lines={live.log.slice(0, RECENT)} />
-      </Card>
+      {backends <= FEW && <Card title="Backends" flush><Backends pools={status.pools} caption="Backends of all pools" /></Card>}
     </>
   );
 }
@@ -94,7 +99,7 @@ function ofPool(pool: Pool, add: (tone: Concern["tone"], text: string, href: str
 
 function Concerns({ status }: { status: Status }): JSX.Element {
   const found = concerns(status);
-  if (found.length === 0) return <p class="well"><State state="up" /> Every backend takes connections, and nothing needs a look.</p>;
+  if (found.length === 0) return <p class="well"><i aria-hidden="true" />Every backend takes connections, and nothing needs a look.</p>;
   return (
     <ul class="concerns" aria-label="What needs a look">
       {found.map(({ text, href, tone }) => <li key={text} class={tone}><a href={href}>{text}</a></li>)}
@@ -128,11 +133,11 @@ const columns: Column<Pool>[] = [
     cell: (pool) => (
       <span class="name"><span>
         <b><a href={link("pools", pool.name)}>{pool.name}</a></b>
-        <small>{pool.balance.replaceAll("_", " ")}{pool.discovery && `, ${pool.discovery.source}`}{pool.removed && ", removed"}</small>
+        <small>{pool.balance}{pool.discovery && `, ${pool.discovery.source}`}{pool.removed && ", removed"}</small>
       </span></span>
     ),
   },
-  { title: "Backends", cell: health, wide: true },
+  { title: "Backends", cell: health },
   { title: "Live", number: true, order: (pool) => sum(pool.backends, (one) => one.live), cell: (pool) => <a href={link("connections", "", { pool: pool.name })}>{count(sum(pool.backends, (one) => one.live))}</a> },
   { title: "Balance", cell: shares, wide: true },
   { title: "New/s", number: true, order: (pool) => live.rate(`pool ${pool.name}`).opened, cell: (pool) => rate(live.rate(`pool ${pool.name}`).opened) },

@@ -20,7 +20,7 @@ export function PoolPage({ status, name }: { status: Status; name: string }): JS
   const drawn = pool.backends.length <= MAX_DRAWN;
   return (
     <>
-      <h1><span>Pool</span> {pool.name} <small>{pool.balance.replaceAll("_", " ")}</small></h1>
+      <h1><span>Pool</span> {pool.name} <small>{pool.balance}</small></h1>
       <Figures pool={pool} />
       <Card
         title={drawn ? "Balance" : "Balance: connections of a backend"}
