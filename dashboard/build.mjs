@@ -33,6 +33,13 @@ const files = new Map([
 ]);
 for (const { path, contents } of outputFiles) files.set(path.slice(DIST.length + 1), Buffer.from(contents));
 
+// Of the libraries inside, for packaging/inventory.py.
+const { dependencies } = JSON.parse(readFileSync(join(HERE, "package.json"), "utf8"));
+const licences = Object.entries(dependencies).map(([name, version]) => {
+  const text = readFileSync(join(HERE, "node_modules", name, "LICENSE"), "utf8").trim();
+  return `${name} ${version} (in the dashboard)\n\n${text}\n`;
+});
+
 let total = 0;
 for (const [name, bytes] of files) {
   total += bytes.length;
@@ -41,10 +48,12 @@ for (const [name, bytes] of files) {
 console.log(`in all: ${total} bytes, of at most ${MAX_BYTES}`);
 if (total > MAX_BYTES) process.exit(1);
 
+const LICENCES = join(HERE, "LICENSES.txt");
 if (process.argv.includes("--check")) {
   const committed = readdirSync(DIST, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const strangers = committed.map((entry) => join(entry.parentPath, entry.name).slice(DIST.length + 1)).filter((name) => !files.has(name));
   const differing = [...files].filter(([name, bytes]) => !bytes.equals(readFileSync(join(DIST, name)))).map(([name]) => name);
+  if (readFileSync(LICENCES, "utf8") !== licences.join("\n")) differing.push("../LICENSES.txt");
   if (strangers.length + differing.length) {
     console.error(`dist/ is not what the sources give: ${[...differing, ...strangers].join(", ")}; run npm run build`);
     process.exit(1);
@@ -52,4 +61,5 @@ if (process.argv.includes("--check")) {
 } else {
   mkdirSync(join(DIST, "assets"), { recursive: true });
   for (const [name, bytes] of files) writeFileSync(join(DIST, name), bytes);
+  writeFileSync(LICENCES, licences.join("\n"));
 }

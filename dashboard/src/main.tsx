@@ -31,10 +31,14 @@ function App(): JSX.Element {
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>to the content</a>
       <Top route={route} status={status} />
       {state === "lost" && <p class="lost" role="alert">The balancer does not answer. What is shown is from before; asking again.</p>}
-      <main id="main" tabIndex={-1}>{status ? <Page route={route} status={status} /> : <Empty>{state === "lost" ? "No answer yet." : "Asking the balancer."}</Empty>}</main>
+      <main id="main" tabIndex={-1}>{status ? <Page route={route} status={status} /> : <Waiting lost={state === "lost"} />}</main>
       <Host />
     </>
   );
+}
+
+function Waiting({ lost }: { lost: boolean }): JSX.Element {
+  return <><h1 class="hidden">Evenkeel</h1><Empty>{lost ? "No answer yet." : "Asking the balancer."}</Empty></>;
 }
 
 function title({ page, name }: Route): string {
@@ -55,7 +59,7 @@ function Page({ route, status }: { route: Route; status: Status }): JSX.Element 
     case "jobs": return <JobsPage status={status} />;
     case "configuration": return <ConfigurationPage status={status} />;
     case "events": return <EventsPage />;
-    default: return <Empty>There is no such page. <a href={link("overview")}>Overview</a></Empty>;
+    default: return <><h1>No such page</h1><Empty><a href={link("overview")}>Overview</a></Empty></>;
   }
 }
 

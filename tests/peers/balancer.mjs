@@ -79,13 +79,12 @@ export class Balancer {
     return `[global]\nlog_format = "json"\nwatch = false\n\n${config}\n[admin]\n${this.endpoint}\n`;
   }
 
-  // Ends it like a crash, and starts it anew on what its file says now.
-  async restart() {
+  // Ends it like a crash; `run` starts it anew on what its file says then.
+  async kill() {
     const ended = once(this.child, "exit");
     this.child.kill("SIGKILL");
     await within(ended, "the balancer to be killed");
     end(this.child);
-    this.run();
   }
 
   // The address of a listener, as its log line tells it.

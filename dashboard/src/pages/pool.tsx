@@ -16,7 +16,7 @@ import { Card, Empty, Figure, State, ask } from "../ui";
 export function PoolPage({ status, name }: { status: Status; name: string }): JSX.Element {
   const [share, setShare] = useState(true);
   const pool = status.pools.find((one) => one.name === name);
-  if (!pool) return <Empty>There is no pool {name}. <a href={link("overview")}>All pools</a></Empty>;
+  if (!pool) return <><h1>No pool {name}</h1><Empty><a href={link("overview")}>All pools</a></Empty></>;
   const drawn = pool.backends.length <= MAX_DRAWN;
   return (
     <>
