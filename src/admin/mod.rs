@@ -8,15 +8,20 @@
 
 mod api;
 mod body;
+mod caller;
 mod connections;
+mod dashboard;
+mod directory;
 mod drain;
 mod endpoint;
 mod endpoint_connections;
 mod endpoints;
+mod events;
 mod filter;
 mod filter_names;
 mod guard;
 mod jobs;
+mod login;
 mod metrics;
 mod operate;
 mod page_body;
@@ -27,6 +32,7 @@ mod refusals;
 mod reply;
 mod route;
 mod rules;
+mod sessions;
 mod snapshot;
 mod stall;
 mod tokens;

@@ -268,6 +268,11 @@ impl Backend {
         self.status().check_up()
     }
 
+    /// Why the check's verdict is what it is.
+    pub fn check_reason(&self) -> String {
+        self.status().check_reason().to_owned()
+    }
+
     /// Whether a check has decided: false before the first one, and after maintenance or a change
     /// of address. The next check decides alone then.
     pub fn is_checked(&self) -> bool {

@@ -14,6 +14,7 @@ use super::control_runtime::ControlRuntime;
 use super::lifecycle::LifecycleSender;
 use super::live::Live;
 use super::lock::lock;
+use super::reload::in_force::ConfigurationInForce;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::state::Server;
@@ -57,8 +58,10 @@ impl Server {
             limits,
             hard_stop: HardStop::default(),
         });
+        let text = text_of(config, &source);
         Ok(Arc::new(Server {
-            attempted: Mutex::new(text_of(config, &source)),
+            in_force: Mutex::new(ConfigurationInForce::first(&text)),
+            attempted: Mutex::new(text),
             source,
             started_at: SystemTime::now(),
             live: Mutex::new(Live::new(Arc::new(config.clone()))),

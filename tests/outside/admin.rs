@@ -382,8 +382,8 @@ async fn endpoints_take_only_clients_that_their_lists_admit() {
 async fn unknown_routes_pools_and_backends_are_404() {
     let (balancer, _, _node) = started().await;
     for path in [
-        "/",
-        "/api/v1",
+        "/index.html",
+        "/api/v2/",
         "/api/v1/nothing",
         "/api/v1/pools/none",
         "/api/v1/pools/nodes/backends/none",

@@ -46,6 +46,7 @@ mod discovery;
 mod dns;
 mod documentation;
 mod drain;
+mod events;
 mod exchange;
 mod exchange_forms;
 mod exchange_idle;

@@ -198,6 +198,9 @@ mod tests {
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),
+            number: 2,
+            hash: String::new(),
+            loaded_at: String::new(),
             reloads_ok: 1,
             reloads_failed: 2,
             last_reload_at: None,

@@ -283,6 +283,7 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
         error,
         errors,
         drawn,
+        ..
     }) = serde_json::from_slice(body)
     else {
         let server = headers.get(SERVER).map(|name| name.as_bytes());
