@@ -22,7 +22,7 @@ export function ConfigurationPage({ status }: { status: Status }): JSX.Element {
           <dt>reloads</dt><dd>{count(reloads_ok)} applied, {count(reloads_failed)} refused</dd>
           {last_error && <><dt>latest refused</dt><dd class="bad">{last_error}</dd></>}
         </dl>
-        <TextInForce number={number} />
+        {mayAct() && <TextInForce number={number} />}
       </Card>
       <Planner />
     </>
