@@ -273,7 +273,7 @@ impl Api {
                     .operate_listener(server, &name, action, parameters)
                     .await
             }
-            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters.body).await,
+            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters).await,
             ApiRoute::Connection(id) => connections::close(server, &id, parameters.body).await,
             ApiRoute::Close => {
                 jobs::start_filtered(server, parameters.body, JobAction::Close).await

@@ -9,6 +9,7 @@
 mod api;
 mod body;
 mod caller;
+mod cluster;
 mod connections;
 mod dashboard;
 mod directory;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{Exchange, StoredTable};
+use super::exchange::{StoreExchange, StoredTable};
 use super::operator::{Merged, OperatorKey, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::ClusterShared;
@@ -56,7 +56,7 @@ pub(super) struct SetRequest {
 pub(super) struct Driver {
     shared: Arc<ClusterShared>,
     store: Store,
-    exchange: Exchange,
+    exchange: StoreExchange,
     secret: ClusterSecret,
     requests: mpsc::Receiver<SetRequest>,
     retries: Backoff,
@@ -82,7 +82,7 @@ impl Driver {
         let (settings, now) = (Arc::clone(&shared.settings), Instant::now());
         let kept = shared.table().digest();
         Driver {
-            exchange: Exchange::new(
+            exchange: StoreExchange::new(
                 &shared.id,
                 fastrand::u64(..),
                 settings.expire,

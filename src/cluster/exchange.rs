@@ -26,7 +26,7 @@ const MAX_MISSES: u32 = 60;
 const TWIN_REPORTS: u32 = 3;
 
 /// State of a member's talk with the store.
-pub(super) struct Exchange {
+pub(super) struct StoreExchange {
     id: String,
     boot: u64,
     seq: u64,
@@ -67,10 +67,15 @@ pub(super) struct StoredTable {
     raw: BTreeMap<String, Vec<u8>>,
 }
 
-impl Exchange {
-    pub(super) fn new(id: &str, boot: u64, expire: Duration, secret: ClusterSecret) -> Exchange {
+impl StoreExchange {
+    pub(super) fn new(
+        id: &str,
+        boot: u64,
+        expire: Duration,
+        secret: ClusterSecret,
+    ) -> StoreExchange {
         let now = Instant::now();
-        Exchange {
+        StoreExchange {
             id: id.to_owned(),
             boot,
             seq: 0,
@@ -251,7 +256,7 @@ impl Exchange {
         words("HGET", [self.keys.operator(), key.to_string()])
     }
 
-    /// The entry in the answer to [`Exchange::read_field`].
+    /// The entry in the answer to [`StoreExchange::read_field`].
     pub(super) fn field(&mut self, key: &OperatorKey, answer: RespValue) -> StoredTable {
         let mut table = StoredTable::default();
         if let RespValue::Bytes(sealed) = answer {

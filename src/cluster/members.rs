@@ -136,11 +136,6 @@ impl Members {
         loads
     }
 
-    /// Ids of the members that are there.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.present().map(|(id, _)| id.as_str())
-    }
-
     /// How many are there.
     pub(super) fn count(&self) -> usize {
         self.present().count()

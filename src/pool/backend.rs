@@ -329,6 +329,11 @@ impl Backend {
         self.write(clock(), |status| status.operator.weight = weight);
     }
 
+    /// The operator's weight; `None`: the configured one is in force.
+    pub fn operator_weight(&self) -> Option<u16> {
+        self.status().operator.weight
+    }
+
     /// The weight in force: the operator's or the configured one.
     pub fn weight(&self) -> u16 {
         self.status().weight()

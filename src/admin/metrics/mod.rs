@@ -2,6 +2,7 @@
 //! listeners, pools and backends and closed sets of words, never a client's address.
 
 mod certificates;
+mod cluster;
 mod format;
 mod listeners;
 mod page;
@@ -69,6 +70,7 @@ type Encode = fn(&Scrape, &mut MetricsPage<'_>) -> fmt::Result;
 
 fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
     process::encode_own(scrape, page)?;
+    cluster::encode(scrape.status.cluster.as_ref(), page)?;
     listeners::encode(scrape, page)?;
     certificates::encode(scrape, page)?;
     pools::encode(scrape, page)
@@ -221,6 +223,12 @@ mod tests {
             listeners: vec![listener()],
             jobs: Vec::new(),
             upgrade: UpgradeView::default(),
+            cluster: Some(ClusterView {
+                alone: true,
+                age_seconds: Some(2.5),
+                rejected: 4,
+                ..ClusterView::default()
+            }),
             pools: vec![pool()],
         };
         let journal = Journal::new(&config::AccessLog::default()).unwrap();
@@ -318,6 +326,10 @@ mod tests {
             "process_open_fds 20",
             "evenkeel_build_info{version=\"1.2.3\"} 1",
             "evenkeel_reloads_total{result=\"failed\"} 2",
+            "evenkeel_cluster_alone 1",
+            "evenkeel_cluster_members 1",
+            "evenkeel_cluster_age_seconds 2.5",
+            "evenkeel_cluster_rejected_values_total 4",
             "evenkeel_configuration_error 1",
             "evenkeel_access_log_dropped_lines_total 10",
             "evenkeel_log_dropped_lines_total 13",
