@@ -69,6 +69,7 @@ mod inherited;
 mod life;
 mod limits;
 mod listener_drain;
+mod log_readers;
 mod logs;
 mod losses;
 mod memory;

@@ -125,9 +125,11 @@ async fn peek_hello(
             hello,
             ..Identified::plain(stream)
         }),
-        Ok(Ok(Err(ClientHelloError::TooLarge))) => Err(tls_alert::refuse_too_large(stream).await),
+        Ok(Ok(Err(ClientHelloError::TooLarge))) => {
+            Err(tls_alert::refuse_too_large(stream, record.id).await)
+        }
         Ok(Ok(Err(reason))) => {
-            tracing::debug!(%reason, "client hello refused");
+            tracing::debug!(id = record.id, %reason, "client hello refused");
             Err(end(Side::Client, Cause::Invalid))
         }
         Ok(Err(error)) => Err(tls_alert::client_failed(&error)),

@@ -170,7 +170,7 @@ impl RelaySetUp {
                 SetUpStep::Leave
             }
             ConnectNow::Refused(error) => {
-                let response = refusal::unavailable(&pool, &error);
+                let response = refusal::unavailable(&pool, &error, upgrade.record.id);
                 self.state = Some(SetUpState::Refused(Box::new(upgrade.refused(response))));
                 return SetUpStep::Leave;
             }

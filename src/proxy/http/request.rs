@@ -75,7 +75,7 @@ impl PendingRequest<'_> {
             let connected = match connected {
                 Ok(connected) => connected,
                 Err(error) => {
-                    let response = refusal::unavailable(pool, &error);
+                    let response = refusal::unavailable(pool, &error, record.id());
                     return respond(client, self.http, self.request, record, response).await;
                 }
             };
@@ -186,7 +186,7 @@ impl PendingRequest<'_> {
         error: &ExchangeError,
     ) -> AfterRequest {
         let phase = record.reached();
-        match refusal::unanswered(error, phase) {
+        match refusal::unanswered(error, phase, record.id()) {
             Some(response) => respond(client, self.http, self.request, record, response).await,
             None => {
                 record.ends(refusal::broken_off(error, phase));
