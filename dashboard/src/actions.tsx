@@ -29,9 +29,13 @@ function started({ job }: Operated, otherwise: string): string {
 async function change(method: string, path: string, body: unknown, said: (answer: Operated) => string): Promise<string> {
   const answer = await send<Operated>(method, path, body);
   const text = said(answer);
-  live.note("action", text);
+  live.note({ kind: "action", text });
   await live.refresh();
   return text;
+}
+
+function where(local: boolean): string {
+  return local ? "?local=true" : "";
 }
 
 function find({ pool, name }: Backend): Backend | undefined {
@@ -44,6 +48,13 @@ function listener(name: string): Listener | undefined {
 
 function Touches({ children }: { children: ComponentChildren }): JSX.Element {
   return <p class="touches">{children}</p>;
+}
+
+// A state of a backend holds at all balancers of a cluster.
+function Everywhere(): JSX.Element | null {
+  const cluster = live.status?.cluster;
+  if (!cluster?.share.includes("operator")) return null;
+  return <p class="faint">It holds at all {count(cluster.members.length + 1)} balancers of {cluster.name}. The number is of this one.</p>;
 }
 
 type Pace = "pool" | "keep" | "rate" | "deadline";
@@ -66,8 +77,8 @@ export function Drain({ of }: { of: { backend: Backend } | { listener: Listener 
     ...(pace === "deadline" ? { deadline } : {}),
     ...(ends ? withClose(close) : {}),
   };
-  const act = (): Promise<string> =>
-    change("POST", `${path}/drain`, body, (answer) => `${name} is draining: ${started(answer, `${connections(left)} stay until they end`)}`);
+  const act = (local: boolean): Promise<string> =>
+    change("POST", `${path}/drain${where(local)}`, body, (answer) => `${name} is draining: ${started(answer, `${connections(left)} stay until they end`)}`);
   const option = (value: Pace, label: ComponentChildren): JSX.Element => (
     <label class="option">
       <input type="radio" name="pace" checked={pace === value} onChange={() => setPace(value)} />
@@ -79,6 +90,7 @@ export function Drain({ of }: { of: { backend: Backend } | { listener: Listener 
       <Touches>
         No new connection. <b>{connections(left)}</b> {fate(pace, left, speed, deadline)}
       </Touches>
+      {isBackend && <Everywhere />}
       <fieldset>
         <legend>Live connections</legend>
         {isBackend && option("pool", <>as the pool says: by its <code>drain</code>, or until they end</>)}
@@ -129,10 +141,11 @@ export function Ready({ of }: { of: { backend: Backend } | { listener: Listener 
   const name = isBackend ? `${of.backend.pool}/${of.backend.name}` : `listener ${of.listener.name}`;
   const path = isBackend ? backendPath(of.backend.pool, of.backend.name) : `/api/v1/listeners/${encodeURIComponent(of.listener.name)}`;
   const left = (isBackend ? find(of.backend)?.live : listener(of.listener.name)?.live) ?? 0;
-  const act = (): Promise<string> => change("POST", `${path}/ready`, {}, () => `${name} is ready`);
+  const act = (local: boolean): Promise<string> => change("POST", `${path}/ready${where(local)}`, {}, () => `${name} is ready`);
   return (
     <Dialog title={`Make ${name} ready`} act="Ready" onAct={act}>
       <Touches>It takes new connections again. <b>{connections(left)}</b> stay, and a job that ends them is aborted.</Touches>
+      {isBackend && <Everywhere />}
     </Dialog>
   );
 }
@@ -141,10 +154,11 @@ export function Maint({ backend }: { backend: Backend }): JSX.Element {
   useLive();
   const name = `${backend.pool}/${backend.name}`;
   const left = find(backend)?.live ?? 0;
-  const act = (): Promise<string> => change("POST", `${backendPath(backend.pool, backend.name)}/maint`, {}, () => `${name} is in maintenance`);
+  const act = (local: boolean): Promise<string> => change("POST", `${backendPath(backend.pool, backend.name)}/maint${where(local)}`, {}, () => `${name} is in maintenance`);
   return (
     <Dialog title={`Take ${name} out of service`} act="Maintenance" onAct={act}>
       <Touches>No new connection and no check. <b>{connections(left)}</b> stay until they end by themselves.</Touches>
+      <Everywhere />
     </Dialog>
   );
 }
@@ -156,10 +170,11 @@ export function Weight({ backend }: { backend: Backend }): JSX.Element {
   const left = find(backend)?.live ?? 0;
   const set = weight === "" ? null : Number(weight);
   const said = set === null ? `${name} has its configured weight` : `${name} has weight ${set}`;
-  const act = (): Promise<string> => change("PUT", `${backendPath(backend.pool, backend.name)}/weight`, { weight: set }, () => said);
+  const act = (local: boolean): Promise<string> => change("PUT", `${backendPath(backend.pool, backend.name)}/weight${where(local)}`, { weight: set }, () => said);
   return (
     <Dialog title={`Weight of ${name}`} act="Set weight" onAct={act}>
       <Touches>New connections follow it. <b>{connections(left)}</b> stay, unless the pool has <code>rebalance</code>.</Touches>
+      <Everywhere />
       <Field label="Weight" hint="0 to 256; empty: as configured. Holds until a restart.">
         {(id) => <input id={id} type="number" min={0} max={256} value={weight} onInput={(event) => setWeight(event.currentTarget.value)} />}
       </Field>
@@ -186,7 +201,7 @@ export function Gather({ filter, move }: { filter: Filter; move: boolean }): JSX
   const act = async (): Promise<string> => {
     const job = await send<Job>("POST", `/api/v1/connections/${move ? "move" : "close"}`, body);
     const text = `job ${job.id} ${move ? "moves" : "ends"} ${plural(job.left, "connection")} at ${job.pace}`;
-    live.note("action", text);
+    live.note({ kind: "action", text });
     await live.refresh();
     return text;
   };
@@ -209,7 +224,7 @@ export function CloseOne({ id, client, done }: { id: number; client: string; don
   const act = async (): Promise<string> => {
     await send("DELETE", `/api/v1/connections/${id}`);
     done();
-    live.note("action", `connection ${id} of ${client} was closed`);
+    live.note({ kind: "action", text: `connection ${id} of ${client} was closed` });
     return `connection ${id} was closed`;
   };
   return (
@@ -255,7 +270,7 @@ export function Reload(): JSX.Element {
   const all = live.status?.process.connections ?? 0;
   const act = async (): Promise<string> => {
     const { summary } = await send<Reloaded>("POST", "/api/v1/reload", careful ? { if: ["closes=0"] } : {});
-    for (const line of summary) live.note("reload", line);
+    for (const line of summary) live.note({ kind: "reload", text: line });
     await live.refresh();
     return summary.length ? `reloaded: ${plural(summary.length, "change")}` : "reloaded: nothing has changed";
   };

@@ -195,8 +195,35 @@ export interface PlanPart {
 
 export interface Cluster {
   name: string;
+  id: string;
+  store: string;
+  // The store cannot be reached: this balancer goes on by itself.
+  alone: boolean;
+  age_seconds: number | null;
+  exchanges: number;
+  failures: number;
+  last_error: string | null;
+  rejected: number;
+  same_id: boolean;
+  share: string[];
+  // The others.
+  members: Member[];
+  states: SharedState[];
+}
+
+export interface Member {
+  id: string;
+  age_seconds: number;
+  connections: number;
+  up_to_date: boolean;
+}
+
+export interface SharedState {
+  pool: string;
+  backend: string;
   state: string;
-  members: { id: string; version: string; age_seconds: number; connections: number }[];
+  by: string;
+  revision: number;
 }
 
 // Conditions of a filter of connections, in the order in which the page asks for them.

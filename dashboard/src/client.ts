@@ -9,6 +9,8 @@ export class Refused extends Error {
     message: string,
     readonly reasons: string[] = [],
     readonly drawn: string | null = null,
+    // The store of the cluster does not have it, and `?local=true` would do it on this balancer alone.
+    readonly local = false,
   ) {
     super(message);
   }
@@ -78,10 +80,10 @@ export async function send<Reply>(method: string, path: string, body?: unknown):
 
 function refusal(status: number, text: string): Refused {
   try {
-    const { error, detail, errors, drawn } = JSON.parse(text) as Record<string, unknown>;
+    const { error, detail, errors, drawn, local } = JSON.parse(text) as Record<string, unknown>;
     const message = typeof error === "string" ? error : typeof detail === "string" ? detail : `status ${status}`;
     const reasons = Array.isArray(errors) ? errors.map(String) : [];
-    return new Refused(status, message, reasons, typeof drawn === "string" ? drawn : null);
+    return new Refused(status, message, reasons, typeof drawn === "string" ? drawn : null, local === true);
   } catch {
     return new Refused(status, text.trim() || `status ${status}`);
   }

@@ -36,10 +36,13 @@ export interface RatesEvent {
 
 export type Tone = "plain" | "good" | "warn" | "bad";
 
-export interface Told {
+// A line of the log.
+export interface Note {
   kind: string;
   text: string;
-  tone: Tone;
+  tone?: Tone;
+  // How often it happened.
+  times?: number;
 }
 
 const RUNNING = ["waiting", "ending"];
@@ -105,9 +108,9 @@ function merge(pools: Pool[], pool: Pool): boolean {
 }
 
 // Lines of the log for an event; `before` is the state without it.
-export function tell<K extends Kind>(before: Status, kind: K, data: Events[K]): Told[] {
+export function tell<K extends Kind>(before: Status, kind: K, data: Events[K]): Note[] {
   const event = { kind, data } as { [Each in Kind]: { kind: Each; data: Events[Each] } }[Kind];
-  const line = (text: string, tone: Tone = "plain"): Told[] => [{ kind: event.kind, text, tone }];
+  const line = (text: string, tone: Tone = "plain"): Note[] => [{ kind: event.kind, text, tone }];
   switch (event.kind) {
     case "backend":
       return line(...ofBackend(event.data));
@@ -126,7 +129,7 @@ export function tell<K extends Kind>(before: Status, kind: K, data: Events[K]): 
     case "job":
       return ofJob(before, event.data, line);
     case "refusals":
-      return event.data.refusals.flatMap(({ listener, reason, count: number }) => line(`${listener} refused ${count(number)}: ${words(reason)}`, "warn"));
+      return event.data.refusals.map(({ listener, reason, count: times }) => ({ kind: event.kind, text: `${listener} refuses: ${words(reason)}`, tone: "warn", times }));
     case "process":
       return event.data.short_of_memory ? line("new connections are refused for lack of memory", "bad") : event.data.about_to_stop || !event.data.ready ? line("the process is about to stop", "warn") : [];
     case "upgrade":
@@ -143,10 +146,10 @@ function ofBackend({ pool, name, from, state, reason, changes }: Events["backend
   const why = reason && `, ${reason}`;
   if (from === null) return [`${pool}/${name} is new: ${state}${why}`, tone];
   if (from === state) return [`${pool}/${name} is ${state}${why}`, "plain"];
-  return [`${pool}/${name} is ${state}, was ${from}${why}${changes > 1 ? `; ${changes} changes` : ""}`, tone];
+  return [`${pool}/${name}: from ${from} to ${state}${why}${changes > 1 ? `; ${changes} changes` : ""}`, tone];
 }
 
-function ofJob(before: Status, job: Job, line: (text: string, tone?: Tone) => Told[]): Told[] {
+function ofJob(before: Status, job: Job, line: (text: string, tone?: Tone) => Note[]): Note[] {
   const known = before.jobs.some((one) => one.id === job.id);
   const runs = RUNNING.includes(job.phase);
   const verb = job.moves ? "moves" : "ends";

@@ -3,31 +3,33 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Status } from "./api";
 import { Refused, readSession, send, whenLoginIsNeeded } from "./client";
-import { apply, tell, type Events, type Kind, type RatesEvent, type Tone } from "./events";
+import { apply, tell, type Events, type Kind, type Note, type RatesEvent } from "./events";
 import { History } from "./history";
 import { NO_RATES, RateMeter, added, backendKey, listenerKey, poolKey, type Rates } from "./rates";
 
 export type Link = "starting" | "live" | "polling" | "lost" | "login";
 
-export interface LogLine {
+export interface LogLine extends Required<Note> {
   id: number;
   at: Date;
-  kind: string;
-  text: string;
-  tone: Tone;
-  times: number;
 }
 
 // Between two polls, where events do not come.
 const POLL_MS = 1000;
 // A tab that nobody sees asks less often.
 const HIDDEN_MS = 10_000;
+// Polls after which events are asked for again: as many as may view them did.
+const POLLS_PER_TRY = 30;
+// A stream without an event for so long has ended.
+const SILENCE_MS = 10_000;
 // Until the next try, after an answer failed.
 const RETRY_MS = 2000;
 // Totals that no event has are asked for this often.
 const TOTALS_MS = 15_000;
 // Events that ask for the state within this time ask once.
 const GATHER_MS = 200;
+// A line that comes again within this time is the same one.
+const REPEAT_MS = 60_000;
 const MAX_LOG = 500;
 const KINDS: Kind[] = ["hello", "lost", "process", "backend", "check", "pool", "discovery", "listener", "gone", "reload", "job", "refusals", "upgrade", "rates"];
 
@@ -41,6 +43,8 @@ class Live {
   private source: EventSource | null = null;
   private timer = 0;
   private asking = false;
+  private heardAt = 0;
+  private polls = 0;
   private lines = 0;
   private drawing = false;
   private readonly viewers = new Set<() => void>();
@@ -56,7 +60,7 @@ class Live {
     try {
       if (!(await readSession())) return this.needLogin();
       await this.load();
-      if (this.link === "lost") this.note("page", "the balancer answers again", "good");
+      if (this.link === "lost") this.note({ kind: "page", text: "the balancer answers again", tone: "good" });
       this.link = "polling";
       this.listen();
     } catch (error) {
@@ -74,15 +78,16 @@ class Live {
     return this.rates.get(key) ?? NO_RATES;
   }
 
-  // Adds a line to the log. One that only repeats the latest counts there.
-  note(kind: string, text: string, tone: Tone = "plain"): void {
-    const latest = this.log[0];
-    if (latest?.kind === kind && latest.text === text) {
-      this.log = [{ ...latest, at: new Date(), times: latest.times + 1 }, ...this.log.slice(1)];
+  // Adds a line to the log. One that only repeats a line of the last minute is counted there.
+  note({ kind, text, tone = "plain", times = 1 }: Note): void {
+    const at = new Date();
+    const before = this.log.find((line) => line.kind === kind && line.text === text && at.getTime() - line.at.getTime() < REPEAT_MS);
+    if (before) {
+      this.log = [{ ...before, at, times: before.times + times }, ...this.log.filter((line) => line !== before)];
       return;
     }
     this.lines += 1;
-    this.log = [{ id: this.lines, at: new Date(), kind, text, tone, times: 1 }, ...this.log].slice(0, MAX_LOG);
+    this.log = [{ id: this.lines, at, kind, text, tone, times }, ...this.log].slice(0, MAX_LOG);
   }
 
   // Asks at once, after a change of ours.
@@ -101,6 +106,7 @@ class Live {
     for (const kind of KINDS) source.addEventListener(kind, (event) => this.heard(kind, JSON.parse((event as MessageEvent<string>).data)));
     source.onopen = () => {
       this.link = "live";
+      this.heardAt = performance.now();
       this.later(TOTALS_MS);
       this.tell();
     };
@@ -118,8 +124,9 @@ class Live {
   private heard<K extends Kind>(kind: K, data: Events[K]): void {
     const { status } = this;
     if (!status) return;
+    this.heardAt = performance.now();
     if (kind === "rates") this.takeRates(status, data as RatesEvent);
-    for (const line of tell(status, kind, data)) this.note(line.kind, line.text, line.tone);
+    for (const line of tell(status, kind, data)) this.note(line);
     if (apply(status, kind, data)) this.later(GATHER_MS);
     this.tell();
   }
@@ -131,10 +138,14 @@ class Live {
   }
 
   private async look(): Promise<void> {
+    // Rates come every second: a stream without them has died unseen, as after a sleep of this machine.
+    if (this.link === "live" && performance.now() - this.heardAt > SILENCE_MS) return this.begin();
     await this.refresh();
-    const between = document.hidden ? HIDDEN_MS : POLL_MS;
     if (this.link === "live") this.later(TOTALS_MS);
-    if (this.link === "polling") this.later(between);
+    if (this.link !== "polling") return;
+    this.later(document.hidden ? HIDDEN_MS : POLL_MS);
+    this.polls += 1;
+    if (this.polls % POLLS_PER_TRY === 0 && !this.source) this.listen();
   }
 
   private async load(): Promise<void> {
@@ -144,7 +155,7 @@ class Live {
       const status = await send<Status>("GET", "/api/v1/status");
       if (this.status && this.status.process.id !== status.process.id) {
         this.meter.forget();
-        this.note("page", `another process serves: ${status.process.id}, version ${status.version}`, "warn");
+        this.note({ kind: "page", text: `another process serves: ${status.process.id}, version ${status.version}`, tone: "warn" });
       }
       const rates = this.meter.measure(status, performance.now() / 1000);
       this.status = status;
@@ -197,7 +208,7 @@ class Live {
     if (error instanceof Refused && error.status === 401) return this.needLogin();
     if (this.link !== "lost") {
       const why = error instanceof Error ? error.message : String(error);
-      this.note("page", `the connection is lost: ${why}`, "bad");
+      this.note({ kind: "page", text: `the connection is lost: ${why}`, tone: "bad" });
       this.history.gap(Date.now() / 1000);
     }
     this.stop();

@@ -1,11 +1,12 @@
 // The page: its frame, and which of its pages is shown.
 
 import { render, type JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Status } from "./api";
 import { currentSession, logIn, logOut } from "./client";
 import { live, useLive } from "./live";
 import { BackendsPage } from "./pages/backends";
+import { ClusterPage } from "./pages/cluster";
 import { ConfigurationPage } from "./pages/configuration";
 import { ConnectionsPage } from "./pages/connections";
 import { EventsPage } from "./pages/events";
@@ -17,7 +18,7 @@ import { link, useRoute, type Route } from "./route";
 import { applyTheme, chooseTheme, chosenTheme, nextTheme } from "./theme";
 import { Empty, Failure, Field, Host, State } from "./ui";
 
-const PAGES = ["overview", "backends", "connections", "listeners", "jobs", "configuration", "events"];
+const PAGES = ["overview", "backends", "connections", "listeners", "jobs", "cluster", "configuration", "events"];
 
 function App(): JSX.Element {
   const { link: state, status } = useLive();
@@ -56,6 +57,7 @@ function Page({ route, status }: { route: Route; status: Status }): JSX.Element 
     case "backends": return <BackendsPage status={status} />;
     case "connections": return <ConnectionsPage status={status} query={route.query} />;
     case "listeners": return <ListenersPage status={status} />;
+    case "cluster": return <ClusterPage status={status} />;
     case "jobs": return <JobsPage status={status} />;
     case "configuration": return <ConfigurationPage status={status} />;
     case "events": return <EventsPage />;
@@ -66,11 +68,14 @@ function Page({ route, status }: { route: Route; status: Status }): JSX.Element 
 function Top({ route, status }: { route: Route; status: Status | null }): JSX.Element {
   const counts: Record<string, number> = { overview: status ? concerns(status).length : 0, jobs: status?.jobs.length ?? 0 };
   const current = route.page === "pools" ? "overview" : route.page;
+  const pages = PAGES.filter((page) => page !== "cluster" || status?.cluster);
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [current]);
   return (
     <header class="top">
       <a class="brand" href={link("overview")}><img src="/assets/icon.svg" alt="" width="24" height="24" /> Evenkeel</a>
-      <nav aria-label="Pages">
-        {PAGES.map((page) => (
+      <nav aria-label="Pages" ref={nav}>
+        {pages.map((page) => (
           <a key={page} href={link(page)} aria-current={page === current ? "page" : undefined}>
             {capital(page)}
             {counts[page] ? <span class="badge">{counts[page]}</span> : null}

@@ -82,7 +82,8 @@ export function Dialog(props: {
   act: string;
   danger?: boolean;
   disabled?: boolean;
-  onAct: () => Promise<string>;
+  // `local`: on this balancer alone, as the store of the cluster does not have it.
+  onAct: (local: boolean) => Promise<string>;
   children: ComponentChildren;
 }): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
@@ -90,12 +91,11 @@ export function Dialog(props: {
   const [error, setError] = useState<unknown>(null);
   const id = useId();
   useEffect(() => dialog.current?.showModal(), []);
-  const submit = async (event: Event): Promise<void> => {
-    event.preventDefault();
+  const act = async (local: boolean): Promise<void> => {
     setBusy(true);
     setError(null);
     try {
-      say(await props.onAct());
+      say(await props.onAct(local));
       dialog.current?.close();
     } catch (failure) {
       setError(failure);
@@ -105,12 +105,13 @@ export function Dialog(props: {
   };
   return (
     <dialog ref={dialog} aria-labelledby={id} onClose={() => ask(null)}>
-      <form onSubmit={(event) => void submit(event)}>
+      <form onSubmit={(event) => { event.preventDefault(); void act(false); }}>
         <h2 id={id}>{props.title}</h2>
         {props.children}
         <Failure error={error} />
         <footer>
           <button type="button" onClick={() => dialog.current?.close()}>Cancel</button>
+          {error instanceof Refused && error.local && <button type="button" disabled={busy} onClick={() => void act(true)}>On this balancer alone</button>}
           <button class={props.danger ? "danger" : "primary"} disabled={busy || props.disabled}>{props.act}</button>
         </footer>
       </form>

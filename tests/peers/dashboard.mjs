@@ -278,7 +278,7 @@ console.log("a node dies");
 const gone = once(nodes[2].child, "exit");
 nodes[2].child.kill("SIGKILL");
 await within(gone, "n3 to end");
-await tab.until("n3 down, with its reason", () => [...document.querySelectorAll(".concerns a")].some((line) => /chat\/n3 is (down|ejected): ./.test(line.innerText)));
+await tab.until("n3 down, with its reason", () => [...document.querySelectorAll(".concerns a")].some((line) => /chat\/n3: (down|ejected), ./.test(line.innerText)));
 await tab.accessible("an overview with something to look at");
 
 console.log("the balancer restarts while the page is open");

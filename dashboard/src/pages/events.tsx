@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { clock } from "../format";
+import { clock, count } from "../format";
 import { live, type LogLine } from "../live";
 import { Card, Empty } from "../ui";
 
@@ -32,7 +32,7 @@ export function LogLines({ lines }: { lines: LogLine[] }): JSX.Element {
         <li key={line.id} class={line.tone}>
           <time dateTime={line.at.toISOString()}>{clock(line.at)}</time>
           <span class="kind">{line.kind}</span>
-          <span>{line.text}{line.times > 1 && <small> × {line.times}</small>}</span>
+          <span>{line.text}{line.times > 1 && <small> × {count(line.times)}</small>}</span>
         </li>
       ))}
     </ol>

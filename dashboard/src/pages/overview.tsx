@@ -10,6 +10,7 @@ import { sum } from "../rates";
 import { link } from "../route";
 import { Table, type Column } from "../table";
 import { Bar, Card, Figure, State } from "../ui";
+import { clusterConcerns } from "./cluster";
 import { LogLines } from "./events";
 import { JobTable } from "./jobs";
 
@@ -73,6 +74,7 @@ export function concerns(status: Status): Concern[] {
   if (configuration.last_error) add("bad", `the latest reload was refused: ${configuration.last_error}`, link("configuration"));
   if (process.about_to_stop || !process.ready) add("warn", "the process is about to stop", link("overview"));
   if (process.short_of_memory) add("bad", "new connections are refused for lack of memory", link("overview"));
+  for (const text of status.cluster ? clusterConcerns(status.cluster) : []) add("bad", text, link("cluster"));
   for (const pool of status.pools) ofPool(pool, add);
   for (const listener of status.listeners) {
     if (listener.certificate_error) add("bad", `certificate of ${listener.name}: ${listener.certificate_error}`, link("listeners"));
@@ -91,7 +93,7 @@ function ofPool(pool: Pool, add: (tone: Concern["tone"], text: string, href: str
   if (usable === 0 && !pool.removed && pool.backends.length > 0) add("bad", `${pool.name} has no backend that takes connections`, href);
   if (pool.panic) add("bad", `${pool.name} keeps its sessions: ${pool.panic}`, href);
   if (down.length > 3) add("warn", `${count(down.length)} of ${count(pool.backends.length)} backends of ${pool.name} take no connections`, href);
-  else for (const { name, state, reason } of down) add(state === "down" ? "bad" : "warn", `${pool.name}/${name} is ${state}${reason ? `: ${reason}` : ""}`, href);
+  else for (const { name, state, reason } of down) add(state === "down" ? "bad" : "warn", `${pool.name}/${name}: ${state}${reason && `, ${reason}`}`, href);
   if (pool.discovery && !["good", "waiting"].includes(pool.discovery.state)) add("warn", `discovery of ${pool.name} is ${pool.discovery.state}`, href);
   for (const { name, error } of pool.failing_lookups) add("warn", `look-up of ${name}: ${error}`, href);
   for (const { kind, error } of pool.file_errors) add("bad", `${kind} files of ${pool.name}: ${error}`, href);
