@@ -6,6 +6,7 @@
 //! - `control` closes and moves live connections: drains, failover, rebalance.
 //! - `shutdown` answers signals and ends the server.
 //! - `upgrade` hands over to a new binary.
+//! - `traces` sends finished spans to a collector.
 //!
 //! Checks, discovery, watchers and the admin endpoint run on a runtime of their own
 //! (`control_runtime`), so that a storm of handshakes cannot starve them.
@@ -27,6 +28,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod upgrade;
 mod watch;
 

@@ -2,6 +2,7 @@
 //! the answers; `driver` asks.
 
 mod client;
+mod collector;
 mod connection;
 mod consul;
 mod driver;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
+pub(crate) use self::collector::{Collector, CollectorAnswer};
 use self::driver::HttpDriver;
 use super::bounded::read_secret;
 use super::entry::{Listing, shorten};

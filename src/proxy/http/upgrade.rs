@@ -164,6 +164,9 @@ impl PendingUpgrade {
                 Err(error) => error,
             };
             exchange.note_bytes(&mut record);
+            if let ExchangeError::Answer(why) = &error {
+                record.note(|record| record.note_failure(why));
+            }
             let contact = exchange.into_parts().1.contact;
             if !self.repeats(&error, &contact, &lease, begun) {
                 drop(lease);
