@@ -15,12 +15,13 @@ use super::control_runtime::ControlRuntime;
 use super::lifecycle::LifecycleSender;
 use super::live::Live;
 use super::lock::lock;
+use super::reload::in_force::ConfigurationInForce;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::state::Server;
 use super::upgrade::OldProcess;
 use super::upgrade::progress::Upgrades;
-use super::{control, watch as watchers};
+use super::{control, traces, watch as watchers};
 use crate::admission::Limits;
 use crate::config::{self, Config};
 use crate::observe::Journal;
@@ -58,8 +59,10 @@ impl Server {
             limits,
             hard_stop: HardStop::default(),
         });
+        let text = text_of(config, &source);
         Ok(Arc::new(Server {
-            attempted: Mutex::new(text_of(config, &source)),
+            in_force: Mutex::new(ConfigurationInForce::first(&text)),
+            attempted: Mutex::new(text),
             source,
             started_at: SystemTime::now(),
             live: Mutex::new(Live::new(Arc::new(config.clone()))),
@@ -109,6 +112,7 @@ impl Server {
             Ok(Ok(_)) => {
                 watchers::start(self);
                 control::start(self);
+                traces::start(self);
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),

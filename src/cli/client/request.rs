@@ -284,6 +284,7 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
         errors,
         drawn,
         local,
+        ..
     }) = serde_json::from_slice(body)
     else {
         let server = headers.get(SERVER).map(|name| name.as_bytes());

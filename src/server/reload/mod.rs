@@ -7,6 +7,7 @@
 mod commit;
 pub(super) mod condition;
 pub(super) mod error;
+pub(super) mod in_force;
 mod load;
 mod load_error;
 pub(super) mod participant;
@@ -136,6 +137,9 @@ impl Server {
             messages,
             drawn: verify::drawn(draft()),
         })?;
-        Ok(self.commit(prepared)?)
+        let changes = self.commit(prepared)?;
+        let mut in_force = lock(&self.in_force);
+        *in_force = in_force.next(&text);
+        Ok(changes)
     }
 }
