@@ -215,7 +215,7 @@ const KEYS: Words = &[
     ("pool", "maxqueue queue_length", "it is `max_queue` here"),
     (
         "pool",
-        "cookie sticky_cookie stick stick_table sticky_session session_affinity affinity",
+        "cookie sticky_cookie stick stick_table sticky_session session_affinity",
         "it is `sticky = { key_file = \"sticky.keys\" }` here",
     ),
     (
