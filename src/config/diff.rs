@@ -13,9 +13,11 @@ use super::tables::{Backend, Config, Global, Listener, Pool};
 pub enum Item {
     Global,
     AccessLog,
+    Traces,
     Admin,
     Metrics,
     Upgrade,
+    Cluster,
     Listener(String),
     /// Known by its listener and its conditions, such as `host=a.example path=/chat`.
     Route {
@@ -76,23 +78,39 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(restarts);
     let keys = new.access_log.differing(&old.access_log);
     changes.extend(Change::of(Item::AccessLog, keys));
+    let keys = table_keys(old.traces.as_ref(), new.traces.as_ref(), "endpoint");
+    changes.extend(Change::of(Item::Traces, keys));
     let keys = new.upgrade.differing(&old.upgrade);
     changes.extend(Change::of(Item::Upgrade, keys));
+    changes.extend(cluster_change(old, new));
     changes.extend(listeners_changes(&old.listeners, &new.listeners));
     changes.extend(pools_changes(&old.pools, &new.pools));
-    let keys = endpoint_keys(old.admin.as_ref(), new.admin.as_ref());
+    let keys = table_keys(old.admin.as_ref(), new.admin.as_ref(), "bind");
     changes.extend(Change::of(Item::Admin, keys));
-    let keys = endpoint_keys(old.metrics.as_ref(), new.metrics.as_ref());
+    let keys = table_keys(old.metrics.as_ref(), new.metrics.as_ref(), "bind");
     changes.extend(Change::of(Item::Metrics, keys));
     changes
 }
 
-/// An endpoint that appears or goes has another `bind`.
-fn endpoint_keys<T: Declared>(old: Option<&T>, new: Option<&T>) -> Vec<&'static str> {
+fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
+    match (&old.cluster, &new.cluster) {
+        (Some(old), Some(new)) => Change::of(Item::Cluster, new.differing(old)),
+        (None, None) => None,
+        (None, Some(_)) => Some(Item::Cluster.becomes(Action::Added)),
+        (Some(_), None) => Some(Item::Cluster.becomes(Action::Removed)),
+    }
+}
+
+/// The keys of a table that may be absent. One that appears or goes has another `first`.
+fn table_keys<T: Declared>(
+    old: Option<&T>,
+    new: Option<&T>,
+    first: &'static str,
+) -> Vec<&'static str> {
     match (old, new) {
         (Some(old), Some(new)) => new.differing(old),
         (None, None) => Vec::new(),
-        _ => vec!["bind"],
+        _ => vec![first],
     }
 }
 
@@ -221,9 +239,11 @@ impl Item {
         match self {
             Item::Global => "global",
             Item::AccessLog => "access_log",
+            Item::Traces => "traces",
             Item::Admin => "admin",
             Item::Metrics => "metrics",
             Item::Upgrade => "upgrade",
+            Item::Cluster => "cluster",
             Item::Listener(_) => "listener",
             Item::Route { .. } => "route",
             Item::Pool(_) => "pool",
@@ -234,9 +254,13 @@ impl Item {
     /// Name among those of its kind.
     pub fn name(&self) -> String {
         match self {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {
-                String::new()
-            }
+            Item::Global
+            | Item::AccessLog
+            | Item::Traces
+            | Item::Admin
+            | Item::Metrics
+            | Item::Upgrade
+            | Item::Cluster => String::new(),
             Item::Listener(name) | Item::Pool(name) => name.clone(),
             Item::Route { listener, route } => format!("{listener}: {route}"),
             Item::Backend { pool, backend } => format!("{pool}/{backend}"),
@@ -272,7 +296,13 @@ impl Serialize for Change {
         };
         map.serialize_entry("change", &change)?;
         match &self.item {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {}
+            Item::Global
+            | Item::AccessLog
+            | Item::Traces
+            | Item::Admin
+            | Item::Metrics
+            | Item::Upgrade
+            | Item::Cluster => {}
             Item::Listener(listener) => map.serialize_entry("listener", listener)?,
             Item::Route { listener, route } => {
                 map.serialize_entry("listener", listener)?;
@@ -597,6 +627,11 @@ bind = "127.0.0.1:9900"
             "9900\"",
             "9900\"\n[metrics]\nbind = \"127.0.0.1:1\"",
             &["metrics: changed bind"],
+        ),
+        (
+            "[[listener]]",
+            "[traces]\nendpoint = \"http://127.0.0.1:4318\"\n[[listener]]",
+            &["traces: changed endpoint"],
         ),
     ];
 

@@ -15,7 +15,7 @@ const KEYS: Words = &[
     ),
     (
         "top",
-        "backend backends upstream upstreams cluster clusters service services",
+        "backend backends upstream upstreams clusters service services",
         "it is `[pool.NAME]` here, with `backend = [{ address = \"10.0.0.1:80\" }]`",
     ),
     (

@@ -14,9 +14,11 @@ pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
     let process = [
         Item::Global,
         Item::AccessLog,
+        Item::Traces,
         Item::Admin,
         Item::Metrics,
         Item::Upgrade,
+        Item::Cluster,
     ];
     let differing = process
         .into_iter()

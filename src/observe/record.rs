@@ -5,13 +5,17 @@
 //! `observe`. Finishing it adds it to the counters and gives one line to the journal. A record that
 //! is dropped unfinished is a defect and is logged as `evenkeel PHASE panic`.
 
+mod first_byte;
 mod moved;
+mod traced;
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use self::first_byte::FirstByte;
 pub(crate) use self::moved::{export_peer, import_peer};
+pub(crate) use self::traced::TracePlace;
 use super::counters::{BackendCounters, ListenerCounters};
 use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
@@ -20,6 +24,8 @@ use super::request_names::RequestNames;
 use super::resumed::Resumed;
 use super::summary::Summary;
 use super::termination::{Cause, Phase, Side, Termination};
+use super::traced_names::TracedNames;
+use super::traces::Trace;
 use crate::config::TlsVersion;
 use crate::net::Peer;
 
@@ -35,21 +41,24 @@ pub(crate) struct ConnectionRecord {
     /// Bytes that are in the counters already.
     counted: (u64, u64),
     accepted: Timestamp,
-    /// Names of the request.
-    names: RequestNames,
+    /// Names of the request, and the trace while traces are on.
+    names: TracedNames,
     assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
     /// Microseconds; [`UNKNOWN_TIME`] until a connect has succeeded.
     connect_time: u32,
     /// Seconds from accept to the latest interval line.
     last_line_seconds: u32,
+    /// See [`FirstByte`].
+    first_byte: u32,
+    first_byte_step: FirstByte,
     pub client: Peer,
     /// 0 = none yet.
     status: u16,
     /// TLS of the backend's leg.
     tls: Option<TlsVersion>,
-    /// Phase of the connection; the steps of the path set it. Default [`Phase::Accept`].
-    pub phase: Phase,
+    /// Phase of the connection; the steps of the path enter it. Default [`Phase::Accept`].
+    phase: Phase,
     /// Connects tried, with the first; stays at 255.
     tries: u8,
     ended: bool,
@@ -90,17 +99,20 @@ impl Timestamp {
 impl ConnectionRecord {
     pub(crate) fn new(listener: &Arc<ListenerCounters>, client: Peer) -> ConnectionRecord {
         listener.live.fetch_add(1, Relaxed);
+        let trace = Trace::begin(listener.journal.tracer());
         ConnectionRecord {
             id: listener.journal.next_id(),
             bytes_from_client: 0,
             bytes_from_backend: 0,
             counted: (0, 0),
             accepted: Timestamp::now(),
-            names: RequestNames::default(),
+            names: TracedNames::new(RequestNames::default(), trace),
             assigned: None,
             listener: Arc::clone(listener),
             connect_time: UNKNOWN_TIME,
             last_line_seconds: 0,
+            first_byte: 0,
+            first_byte_step: FirstByte::None,
             client,
             status: 0,
             tls: None,
@@ -128,9 +140,10 @@ impl ConnectionRecord {
         self.names.set_sni(sni);
     }
 
-    /// Counts a TLS handshake that has succeeded here.
-    pub(crate) fn shaken(&mut self, tls: &HandshakeFacts) {
+    /// Counts a TLS handshake that has succeeded here, and took so long.
+    pub(crate) fn shaken(&mut self, tls: &HandshakeFacts, took: Duration) {
         self.set_client_tls(tls);
+        self.listener.times.handshake.observe(took);
         let kind = if tls.resumed {
             &self.listener.resumed_handshakes
         } else {
@@ -179,6 +192,9 @@ impl ConnectionRecord {
     /// it.
     pub(crate) fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
+        if let Some(trace) = self.names.trace_mut() {
+            trace.at_backend(backend);
+        }
         self.assigned = Some(Arc::clone(backend));
     }
 
@@ -196,6 +212,7 @@ impl ConnectionRecord {
         if let Some(assigned) = &self.assigned {
             assigned.resumed.fetch_add(1, Relaxed);
         }
+        self.trace_resumed(&resumed);
         if self.listener.journal.log_at().resume {
             self.listener.journal.write(&LogLine {
                 resumed: Some(&resumed),
@@ -214,6 +231,10 @@ impl ConnectionRecord {
     /// Notes a connect; its time is kept in microseconds, up to 71 minutes.
     pub(crate) fn connected(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
+        if let Some(assigned) = &self.assigned {
+            assigned.times.connect.observe(after);
+        }
+        self.await_first_byte();
     }
 
     /// Notes that the backend's connection has served before, with its TLS version.
@@ -223,6 +244,7 @@ impl ConnectionRecord {
         if let Some(assigned) = &self.assigned {
             assigned.reused.fetch_add(1, Relaxed);
         }
+        self.await_first_byte();
     }
 
     /// Sets the TLS version of the backend's leg; `None`: it is plain.
@@ -234,12 +256,23 @@ impl ConnectionRecord {
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
         self.listener.requests.fetch_add(1, Relaxed);
+        self.listener.responded(status);
         if status == 101 {
             self.listener.upgrades.fetch_add(1, Relaxed);
         }
         if let Some(assigned) = &self.assigned {
             assigned.requests.fetch_add(1, Relaxed);
         }
+    }
+
+    /// As [`ConnectionRecord::answered`], for an answer of the backend.
+    pub(crate) fn answered_by_backend(&mut self, status: u16) {
+        self.answered(status);
+        if let Some(assigned) = &self.assigned {
+            assigned.responded(status);
+        }
+        self.first_byte_passed(Side::Backend);
+        self.count_first_byte();
     }
 
     /// Counts a WebSocket whose frames cannot be followed any more.
@@ -283,6 +316,8 @@ impl ConnectionRecord {
     /// wanted.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
+        self.listener.times.setup.observe(self.age());
+        self.trace_opened();
         if self.listener.journal.log_at().open {
             self.listener.journal.write(&self.line(LogEvent::Open));
         }
@@ -318,6 +353,9 @@ impl ConnectionRecord {
         self.ended = true;
         self.tally();
         self.listener.ends.count(end);
+        if self.phase == Phase::Relay {
+            self.listener.times.session.observe(self.age());
+        }
         if let Some(refusal) = Refusal::of(end) {
             self.listener.refused.count(refusal);
         }
@@ -333,6 +371,7 @@ impl ConnectionRecord {
                 ..self.line(LogEvent::End(end))
             });
         }
+        self.trace_ended(Some(end));
         // Behind the line: a drain that sees no connection left has all lines written.
         self.listener.live.fetch_sub(1, Release);
     }
@@ -361,6 +400,7 @@ impl ConnectionRecord {
     /// Updates the byte counters, so that a session of hours is seen in the metrics while it lasts.
     /// It costs two comparisons when nothing has moved.
     pub(crate) fn tally(&mut self) {
+        self.count_first_byte();
         if self.counted == (self.bytes_from_client, self.bytes_from_backend) {
             return;
         }
@@ -402,7 +442,7 @@ impl ConnectionRecord {
             age: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
-            names: self.names.clone(),
+            names: RequestNames::clone(&self.names),
         }
     }
 
@@ -420,6 +460,7 @@ impl ConnectionRecord {
             listener: &self.listener.name,
             client: self.client,
             names: &self.names,
+            trace_id: self.trace_id(),
             status: (self.status != 0).then_some(self.status),
             pool: assigned.map(|assigned| &*assigned.pool),
             backend: assigned.map(|assigned| &*assigned.name),
@@ -547,7 +588,7 @@ mod tests {
     fn a_record_dropped_without_an_end_is_a_panic_of_ours() {
         let listener = listener(&quiet());
         let mut record = record(&listener);
-        record.phase = Phase::Connect;
+        record.enter(Phase::Connect);
         drop(record);
         let panic = Termination::new(Side::Evenkeel, Phase::Connect, Cause::Panic);
         assert_eq!(listener.ends.seen(), vec![(panic, 1)]);
@@ -556,7 +597,7 @@ mod tests {
     #[test]
     fn bytes_count_while_it_lasts_and_count_once() {
         let listener = listener(&quiet());
-        let backend = BackendCounters::new("chat".into(), "n1".into());
+        let backend = BackendCounters::new("chat".into(), "n1".into(), Arc::default());
         let mut record = record(&listener);
         record.assigned(&backend);
         record.bytes_from_client = 10;

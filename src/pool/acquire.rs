@@ -130,6 +130,7 @@ impl Pool {
             (wait, view.settings.queue_timeout)
         };
         self.serve_queue();
+        let begun = Instant::now();
         let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
         loop {
             let refresh = *refresh_at.borrow_and_update();
@@ -139,7 +140,10 @@ impl Pool {
                 answer = wait.answer() => answer,
                 () = &mut deadline => match wait.give_up() {
                     Some(answer) => answer,
-                    None => return Err(AcquireError::QueueTimeout(timeout)),
+                    None => {
+                        self.times.queue_wait.observe(begun.elapsed());
+                        return Err(AcquireError::QueueTimeout(timeout));
+                    }
                 },
                 () = sleep_until(refresh) => {
                     self.refresh(clock());
@@ -147,6 +151,7 @@ impl Pool {
                 }
                 _ = refresh_at.changed() => continue,
             };
+            self.times.queue_wait.observe(begun.elapsed());
             return answer.map_err(|_| AcquireError::NoBackend);
         }
     }

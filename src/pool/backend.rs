@@ -23,7 +23,7 @@ use super::waiting::WaitingCount;
 use crate::balance::SharedLoad;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
-use crate::observe::BackendCounters;
+use crate::observe::{BackendCounters, PoolTimes};
 
 /// The pool of a backend, for events that concern more than the backend itself.
 pub(super) trait BackendOwner: fmt::Debug + Send + Sync {
@@ -58,6 +58,7 @@ pub(super) struct PoolLink {
     pub(super) owner: Weak<dyn BackendOwner>,
     pub(super) waiting: WaitingCount,
     pub(super) peers: Peers,
+    pub(super) times: Arc<PoolTimes>,
 }
 
 /// A node of a pool, identified by (pool, name).
@@ -94,7 +95,7 @@ impl Backend {
     pub(super) fn new(link: &PoolLink, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
-            counters: BackendCounters::new(link.name.clone(), name),
+            counters: BackendCounters::new(link.name.clone(), name, link.times.clone()),
             connections: ConnectionCounter::new(status.settings().max_connections),
             cluster: ClusterLoad::new(&link.peers),
             standing: Standing::default(),
@@ -273,6 +274,11 @@ impl Backend {
         self.status().check_up()
     }
 
+    /// Why the check's verdict is what it is.
+    pub fn check_reason(&self) -> String {
+        self.status().check_reason().to_owned()
+    }
+
     /// Whether a check has decided: false before the first one, and after maintenance or a change
     /// of address. The next check decides alone then.
     pub fn is_checked(&self) -> bool {
@@ -321,6 +327,11 @@ impl Backend {
     /// Sets the operator's weight, 0..=256; kept over reloads. `None` = the configured one.
     pub fn set_weight(&self, weight: Option<u16>) {
         self.write(clock(), |status| status.operator.weight = weight);
+    }
+
+    /// The operator's weight; `None`: the configured one is in force.
+    pub fn operator_weight(&self) -> Option<u16> {
+        self.status().operator.weight
     }
 
     /// The weight in force: the operator's or the configured one.

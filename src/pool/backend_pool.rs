@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::view::View;
 use crate::base::log_throttle::LogThrottle;
 use crate::config;
+use crate::observe::PoolTimes;
 use crate::tls::BackendTlsConfig;
 use crate::wire::sticky::StickyKeys;
 
@@ -40,6 +41,7 @@ pub struct Pool {
     /// The view's, for requests that wait in the queue.
     pub(super) refresh_at: watch::Sender<Option<Instant>>,
     pub(super) counters: PoolCounters,
+    pub(super) times: Arc<PoolTimes>,
     pub(super) sticky_keys: ArcSwapOption<StickyKeys>,
     changed: watch::Sender<u64>,
     /// Sent when a check takes a backend down.
@@ -54,11 +56,13 @@ impl Pool {
             let name: Arc<str> = Arc::from(config.name.as_str());
             let queue = Arc::new(Queue::default());
             let peers = Peers::default();
+            let times = Arc::new(PoolTimes::default());
             let link = PoolLink {
                 name: name.clone(),
                 owner: pool.clone(),
                 waiting: queue.waiting().clone(),
                 peers: peers.clone(),
+                times: times.clone(),
             };
             let now = clock();
             let members = Members::new(link, config, now);
@@ -73,6 +77,7 @@ impl Pool {
                 tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
+                times,
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 falls: watch::Sender::new(()),
@@ -112,6 +117,10 @@ impl Pool {
 
     pub(crate) fn counters(&self) -> &PoolCounters {
         &self.counters
+    }
+
+    pub(crate) fn times(&self) -> &Arc<PoolTimes> {
+        &self.times
     }
 
     /// Waits for a permit to move a session to another backend.

@@ -56,7 +56,7 @@ pub(crate) use affinity::{
 };
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
-pub(crate) use cluster::{ClusterExchange, OwnLoad};
+pub(crate) use cluster::ClusterExchange;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;

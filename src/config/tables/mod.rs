@@ -16,6 +16,7 @@ mod check_expect;
 mod check_headers;
 mod check_kind;
 mod check_rules;
+mod cluster;
 mod discover;
 mod discover_policy;
 mod failover;
@@ -35,6 +36,7 @@ mod socket;
 mod socket_file;
 mod sticky;
 mod tag;
+mod traces;
 mod upgrade;
 
 pub use access_log::*;
@@ -48,6 +50,7 @@ pub use balance::*;
 pub use check::*;
 pub use check_expect::*;
 pub use check_kind::*;
+pub use cluster::*;
 pub use discover::*;
 pub use discover_policy::*;
 pub use failover::*;
@@ -67,6 +70,7 @@ pub use socket::*;
 pub use socket_file::*;
 pub use sticky::*;
 pub use tag::*;
+pub use traces::*;
 pub use upgrade::*;
 
 pub(super) use pool::pools;
@@ -78,6 +82,8 @@ table! {
         global: Global, nested;
         /// A line per connection.
         access_log: AccessLog, nested;
+        /// Traces of connections and requests, over OTLP. Without it there are none.
+        traces: Option<Traces>, optional;
         /// Bound addresses, each with its protocol, TLS and rules.
         listeners as "listener": Vec<Listener>, required;
         /// Named sets of backends.
@@ -89,5 +95,7 @@ table! {
         metrics: Option<Metrics>, optional;
         /// Handover to a new binary.
         upgrade: Upgrade, nested;
+        /// Several balancers that behave as one. Without it this one stands alone.
+        cluster: Option<Cluster>, optional;
     }
 }

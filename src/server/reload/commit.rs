@@ -26,8 +26,10 @@ impl Server {
             return Err(vec!["the server is stopping".to_owned()]);
         }
         let PreparedReload { config, pools, .. } = &prepared;
+        self.reconcile_pools(pools.values());
         let grace = longest_handshake_timeout(&live.config);
         self.limits().apply(&config.global);
+        self.journal().tracer().apply(config.traces.as_ref());
         self.proxy.handshakes.apply(&config.global);
         self.relay().set_max_held(config.global.max_buffered);
         warn_unverified(config, &live.pools);
