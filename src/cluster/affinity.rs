@@ -1,64 +1,53 @@
-//! Backends of clients in the store, for pools with `affinity`. Clients wait for these answers, for
-//! a bounded time: they have a connection of their own, and stand behind no exchange.
+//! Where clients belong: questions of the pools to the store, over a connection of their own, so
+//! that no exchange holds them up. Many are sent in one piece.
+//!
+//! An answer is sealed like all else: without the secret nobody sends a client to another backend.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::keys::{CLAIM_CLIENT, StoreKeys};
+use super::keys::{CLAIM, StoreKeys};
 use super::seal::ClusterSecret;
 use super::store::{Store, StoreError};
 use crate::base::backoff::Backoff;
-use crate::config::Cluster;
-use crate::pool::{AffinityAnswer, AffinityAsk, AffinityLink, AffinityQuestion, AffinityStore};
-use crate::wire::resp::{self, RespValue};
+use crate::pool::{AffinityAnswer, AffinityAsk, AffinityQuestion, AffinityStore};
+use crate::wire::resp::{RespValue, command};
 
-/// Questions that wait for the connection. One that stands behind so many is late anyway.
-const MAX_WAITING: usize = 512;
-/// Questions that are sent in one piece.
+/// Questions that wait: two seconds of the most that one balancer asks.
+const MAX_QUESTIONS: usize = 1_024;
+/// Questions in one piece: their answers come within a millisecond of each other.
 const MAX_BATCH: usize = 64;
 /// Waits after faults, each with full jitter.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// Makes the link of pools to the store. Its task ends once no pool has it any more.
-pub(super) fn link(
-    settings: Arc<Cluster>,
-    secret: ClusterSecret,
-    runtime: &Handle,
-) -> AffinityLink {
-    let hash_key = secret.hash_key("clients");
-    let (queue, waiting) = mpsc::channel(MAX_WAITING);
-    let is_there = Arc::new(AtomicBool::new(true));
-    let lookups = ClientLookups {
-        keys: StoreKeys::new(secret.cluster()),
-        secret,
-        store: Store::new(settings),
-        waiting,
-        is_there: Arc::clone(&is_there),
-    };
-    runtime.spawn(lookups.run());
-    AffinityLink::new(&hash_key, Box::new(LookupQueue { queue, is_there }))
-}
-
-/// The queue to the task, as pools see it.
-struct LookupQueue {
-    queue: mpsc::Sender<Waiting>,
+/// Way of the pools to the store.
+pub(super) struct AffinityQueue {
+    questions: mpsc::Sender<WaitingQuestion>,
     is_there: Arc<AtomicBool>,
 }
 
-/// A question that waits, and the place of its answer.
-struct Waiting {
+/// A question whose answer is waited for.
+struct WaitingQuestion {
     question: AffinityQuestion,
     answer: oneshot::Sender<AffinityAnswer>,
 }
 
-impl AffinityStore for LookupQueue {
+/// The loop that asks.
+pub(super) struct AffinityLoop {
+    store: Store,
+    keys: StoreKeys,
+    secret: ClusterSecret,
+    questions: mpsc::Receiver<WaitingQuestion>,
+    is_there: Arc<AtomicBool>,
+}
+
+impl AffinityStore for AffinityQueue {
     fn is_there(&self) -> bool {
         self.is_there.load(Ordering::Relaxed)
     }
@@ -67,105 +56,148 @@ impl AffinityStore for LookupQueue {
         if !self.is_there() {
             return None;
         }
-        let (answer, receiver) = oneshot::channel();
-        let waiting = Waiting { question, answer };
-        self.queue.try_send(waiting).ok().map(|()| receiver)
+        let (answer, answered) = oneshot::channel();
+        let waiting = WaitingQuestion { question, answer };
+        self.questions.try_send(waiting).ok().map(|()| answered)
     }
 }
 
-/// The task: sends what waits, and connects anew after a fault.
-struct ClientLookups {
-    keys: StoreKeys,
-    secret: ClusterSecret,
-    store: Store,
-    waiting: mpsc::Receiver<Waiting>,
-    is_there: Arc<AtomicBool>,
-}
+impl AffinityLoop {
+    pub(super) fn new(store: Store, secret: ClusterSecret) -> (AffinityQueue, AffinityLoop) {
+        let (asked, questions) = mpsc::channel(MAX_QUESTIONS);
+        // The first question finds out.
+        let is_there = Arc::new(AtomicBool::new(true));
+        let queue = AffinityQueue {
+            questions: asked,
+            is_there: Arc::clone(&is_there),
+        };
+        let asks = AffinityLoop {
+            store,
+            keys: StoreKeys::new(secret.cluster()),
+            secret,
+            questions,
+            is_there,
+        };
+        (queue, asks)
+    }
 
-impl ClientLookups {
-    async fn run(mut self) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while self.waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            if let Err(error) = self.answer(&mut batch).await {
-                self.is_there.store(false, Ordering::Relaxed);
-                tracing::warn!(%error, "clients cannot be looked up in the store of the cluster");
-                self.wait_for_store().await;
-                self.is_there.store(true, Ordering::Relaxed);
-                tracing::info!("clients are looked up in the store of the cluster again");
-            }
-            batch.clear();
+    /// Runs until nobody can ask any more.
+    pub(super) async fn run(mut self) {
+        let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        let mut waiting = Vec::new();
+        // No pool may ever ask: the first question connects.
+        while self.questions.recv_many(&mut waiting, MAX_BATCH).await > 0 {
+            self.answer(&mut waiting, &mut retries).await;
         }
     }
 
-    /// Answers a batch. A connection that the store has closed meanwhile costs a second try.
-    async fn answer(&mut self, batch: &mut Vec<Waiting>) -> Result<(), StoreError> {
-        let commands: Vec<_> = batch
+    /// Answers, and after a fault waits until the store does. Nobody is made to wait with it.
+    async fn answer(&mut self, waiting: &mut Vec<WaitingQuestion>, retries: &mut Backoff) {
+        let mut asked = std::mem::take(waiting);
+        while self.put(std::mem::take(&mut asked)).await.is_err() {
+            self.is_there.store(false, Ordering::Relaxed);
+            // Those that have been put meanwhile get no answer.
+            while self.questions.try_recv().is_ok() {}
+            sleep(retries.next().mul_f64(fastrand::f64())).await;
+        }
+        retries.reset();
+        self.is_there.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts questions and gives the answers; without one only connects.
+    async fn put(&mut self, asked: Vec<WaitingQuestion>) -> Result<(), StoreError> {
+        let commands: Vec<_> = asked
             .iter()
             .map(|one| self.command(&one.question))
             .collect();
-        let was_connected = self.store.is_connected();
-        let answers = match self.store.call_all(&commands).await {
-            Err(StoreError::Remote(_)) if was_connected => self.store.call_all(&commands).await,
-            answers => answers,
-        }?;
-        for (one, answer) in batch.drain(..).zip(answers) {
-            let backend = self.backend(&one.question, &answer);
-            // Who has asked may not wait any more.
-            let _ = one.answer.send(backend);
+        let answers = self.store.call_all(&commands).await?;
+        let mut again = Vec::new();
+        for (waiting, value) in asked.into_iter().zip(answers) {
+            let answer = self.read(&waiting.question, &value);
+            if answer.is_none() && value != RespValue::Null {
+                again.extend(self.overwrite(&waiting.question));
+            }
+            // Who has asked may have gone on without it.
+            let _ = waiting
+                .answer
+                .send(answer.or_else(|| claimed(&waiting.question, &value)));
+        }
+        if !again.is_empty() {
+            self.store.call_all(&again).await?;
         }
         Ok(())
-    }
-
-    /// Waits until the store takes commands again. Who asks meanwhile is told that it does not.
-    async fn wait_for_store(&mut self) {
-        let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
-        while !self.waiting.is_closed() {
-            // Their answers are given up.
-            while self.waiting.try_recv().is_ok() {}
-            sleep(retries.next().mul_f64(fastrand::f64())).await;
-            if self.store.call_all(&[]).await.is_ok() {
-                return;
-            }
-        }
     }
 
     fn command(&self, question: &AffinityQuestion) -> Vec<u8> {
         let place = place(question);
         let key = self.keys.client(&place);
         match &question.ask {
-            AffinityAsk::Find => resp::command(&[b"GET", key.as_bytes()]),
+            AffinityAsk::Find => command(&[b"GET", key.as_bytes()]),
             AffinityAsk::Claim {
                 backend,
                 instead_of,
                 ttl,
             } => {
-                let old = instead_of.as_ref().unwrap_or(backend);
-                let sealed = |name: &Arc<str>| self.secret.seal(&place, name.as_bytes());
-                let ttl = ttl.as_millis().to_string();
-                resp::command(&[
+                let own = self.secret.seal(&place, backend.as_bytes());
+                let before = instead_of.as_ref();
+                let before = before.map(|before| self.secret.seal(&place, before.as_bytes()));
+                let before = before.unwrap_or_default();
+                let ttl = milliseconds(*ttl);
+                command(&[
                     b"EVAL",
-                    CLAIM_CLIENT.as_bytes(),
+                    CLAIM.as_bytes(),
                     b"1",
                     key.as_bytes(),
-                    &sealed(backend),
-                    &sealed(old),
+                    &own,
+                    &before,
                     ttl.as_bytes(),
                 ])
             }
         }
     }
 
-    /// The backend in an answer. `None`: nobody with the secret has written one.
-    fn backend(&self, question: &AffinityQuestion, answer: &RespValue) -> AffinityAnswer {
-        let RespValue::Bytes(sealed) = answer else {
+    fn read(&self, question: &AffinityQuestion, value: &RespValue) -> AffinityAnswer {
+        let RespValue::Bytes(sealed) = value else {
             return None;
         };
-        let name = self.secret.open(&place(question), sealed)?;
-        std::str::from_utf8(name).ok().map(str::to_owned)
+        let backend = self.secret.open(&place(question), sealed)?;
+        String::from_utf8(backend.to_vec()).ok()
+    }
+
+    /// Command that writes a claim over what nobody with the secret has written.
+    fn overwrite(&self, question: &AffinityQuestion) -> Option<Vec<u8>> {
+        let AffinityAsk::Claim { backend, ttl, .. } = &question.ask else {
+            return None;
+        };
+        let place = place(question);
+        let own = self.secret.seal(&place, backend.as_bytes());
+        let (key, ttl) = (self.keys.client(&place), milliseconds(*ttl));
+        Some(command(&[
+            b"SET",
+            key.as_bytes(),
+            &own,
+            b"PX",
+            ttl.as_bytes(),
+        ]))
     }
 }
 
-/// Where a client of a pool stands in the store; its value is sealed for this place.
+/// The backend of a claim that is written over rubbish.
+fn claimed(question: &AffinityQuestion, value: &RespValue) -> AffinityAnswer {
+    match &question.ask {
+        AffinityAsk::Claim { backend, .. } if *value != RespValue::Null => {
+            Some(backend.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Place of a client in the store.
 fn place(question: &AffinityQuestion) -> String {
     format!("s:{}:{}", question.pool, HEXLOWER.encode(&question.client))
+}
+
+fn milliseconds(ttl: Duration) -> String {
+    // Nothing expires at once: the store refuses that.
+    ttl.as_millis().max(1).to_string()
 }

@@ -213,7 +213,8 @@ impl Driver {
         for (key, entry) in &stored.entries {
             self.shared.take(key, entry);
         }
-        let missing = self.shared.table().missing_in(&stored.entries);
+        let mut missing = self.shared.table().missing_in(&stored.entries);
+        missing.retain(|(key, _)| !stored.is_foreign(key));
         if missing.is_empty() {
             return Ok(());
         }

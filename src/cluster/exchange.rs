@@ -4,7 +4,7 @@
 //! the first has shown to be new. Whatever is not sealed with the cluster's secret is counted and
 //! left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::keys::{SET_IF_SAME, StoreKeys};
@@ -74,6 +74,15 @@ pub(super) struct StoredTable {
     pub entries: BTreeMap<OperatorKey, OperatorEntry>,
     /// Each field as it is there, whoever has written it.
     raw: BTreeMap<String, Vec<u8>>,
+    /// Fields that a member of another version has written.
+    foreign: BTreeSet<OperatorKey>,
+}
+
+impl StoredTable {
+    /// Whether a member of another version has written the field: it knows what stands above.
+    pub(super) fn is_foreign(&self, key: &OperatorKey) -> bool {
+        self.foreign.contains(key)
+    }
 }
 
 impl StoreExchange {
@@ -316,15 +325,18 @@ impl StoreExchange {
 
     fn hear(&mut self, id: &str, answer: RespValue, now: Instant) {
         match answer {
-            RespValue::Bytes(sealed) => match self.open(id, &sealed) {
-                Some(report) => {
-                    let heard = self.members.hear(id, report, now);
-                    if heard == Heard::Joined {
-                        tracing::info!(member = id, "a balancer is in the cluster");
-                    }
+            RespValue::Bytes(sealed) => {
+                let Some(bytes) = self.secret.open(&place(id), &sealed) else {
+                    self.rejected += 1;
+                    return;
+                };
+                // One of another version is not understood, and no stranger's.
+                let report = MemberReport::decode(bytes);
+                let heard = report.map(|report| self.members.hear(id, report, now));
+                if heard == Some(Heard::Joined) {
+                    tracing::info!(member = id, "a balancer is in the cluster");
                 }
-                None => self.rejected += 1,
-            },
+            }
             // It has left, or the store has lost it: its time runs.
             RespValue::Null => {}
             _ => self.rejected += 1,
@@ -376,13 +388,17 @@ impl StoreExchange {
     fn keep(&mut self, table: &mut StoredTable, field: String, sealed: Vec<u8>) {
         let key = OperatorKey::parse(&field);
         let opened = self.secret.open(&operator_place(&field), &sealed);
-        let entry = key.as_ref().zip(opened);
-        let entry = entry.and_then(|(key, bytes)| OperatorEntry::decode(bytes, key.field));
-        match key.zip(entry) {
-            Some((key, entry)) => {
-                table.entries.insert(key, entry);
+        if let Some((key, bytes)) = key.zip(opened) {
+            match OperatorEntry::decode(bytes, key.field) {
+                Some(entry) => {
+                    table.entries.insert(key, entry);
+                }
+                None => {
+                    table.foreign.insert(key);
+                }
             }
-            None => self.rejected += 1,
+        } else {
+            self.rejected += 1;
         }
         table.raw.insert(field, sealed);
     }

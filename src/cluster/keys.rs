@@ -26,11 +26,6 @@ impl StoreKeys {
         format!("{}members", self.prefix)
     }
 
-    /// The backend of a client.
-    pub(super) fn client(&self, place: &str) -> String {
-        format!("{}{place}", self.prefix)
-    }
-
     /// List of names of this digest.
     pub(super) fn names(&self, digest: NamesDigest) -> String {
         format!("{}names:{}", self.prefix, digest.to_hex())
@@ -41,11 +36,26 @@ impl StoreKeys {
         format!("{}op", self.prefix)
     }
 
-    /// Number that changes whenever that hash does.
+    /// Backend of a client.
+    pub(super) fn client(&self, place: &str) -> String {
+        format!("{}{place}", self.prefix)
+    }
+
+    /// Text that changes whenever that hash does.
     pub(super) fn mark(&self) -> String {
         format!("{}op:rev", self.prefix)
     }
 }
+
+/// Sets where a client belongs, unless the store has something else than this and what was before.
+/// Returns what it has then.
+pub(super) const CLAIM: &str = "\
+local is = redis.call('TYPE', KEYS[1])['ok']
+if is ~= 'string' and is ~= 'none' then redis.call('DEL', KEYS[1]) end
+local there = redis.call('GET', KEYS[1])
+if there and there ~= ARGV[1] and there ~= ARGV[2] then return there end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return ARGV[1]";
 
 /// Sets a field of a hash if it still is what the writer has seen, and changes the mark. Keys that
 /// somebody has made something else of are made anew. `nil` and `""` are both nothing.
@@ -60,11 +70,3 @@ if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('SET', KEYS[2], ARGV[4])
 return 1";
-
-/// Sets the backend of a client, `ARGV[1]`, for so many milliseconds, unless it has one other than
-/// this and `ARGV[2]`. Returns the one in force.
-pub(super) const CLAIM_CLIENT: &str = "\
-local is = redis.call('GET', KEYS[1])
-if is and is ~= ARGV[1] and is ~= ARGV[2] then return is end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-return ARGV[1]";

@@ -9,13 +9,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::affinity;
+use super::affinity::AffinityLoop;
 use super::driver::{Driver, SetRequest, ShareError};
 use super::operator::{Merged, OperatorKey, OperatorTable, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::{ClusterHost, ClusterShared};
 use super::state_file;
 use super::status::ClusterStatus;
+use super::store::Store;
 use crate::config::{Cluster, Share};
 use crate::pool::AffinityLink;
 use crate::remote::RemoteError;
@@ -32,9 +33,9 @@ const MAX_ID: usize = 64;
 pub(crate) struct ClusterMember {
     shared: Arc<ClusterShared>,
     requests: mpsc::Sender<SetRequest>,
-    affinity: Option<Arc<AffinityLink>>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+    affinity: Option<Arc<AffinityLink>>,
 }
 
 impl ClusterMember {
@@ -57,35 +58,30 @@ impl ClusterMember {
         }
         let id = settings.id.clone().unwrap_or_else(host_name);
         let settings = Arc::new(settings.clone());
-        let shared = Arc::new(ClusterShared::new(Arc::clone(&settings), id, host, table));
+        let shared = Arc::new(ClusterShared::new(settings, id, host, table));
         let (requests, asked) = mpsc::channel(MAX_REQUESTS);
         let stop = CancellationToken::new();
-        let shares_sticky = settings.shares(Share::Sticky);
-        let affinity = shares_sticky.then(|| {
-            Arc::new(affinity::link(
-                Arc::clone(&settings),
-                secret.clone(),
-                runtime,
-            ))
+        let affinity = shared.shares(Share::Sticky).then(|| {
+            let store = Store::new(Arc::clone(&shared.settings));
+            let (queue, asks) = AffinityLoop::new(store, secret.clone());
+            // Ends once no pool has the link any more.
+            runtime.spawn(asks.run());
+            let key = secret.hash_key("affinity");
+            Arc::new(AffinityLink::new(&key, Box::new(queue)))
         });
         let driver = Driver::new(Arc::clone(&shared), secret, asked);
         let task = runtime.spawn(driver.run(stop.clone()));
         Ok(ClusterMember {
             shared,
             requests,
-            affinity,
             stop,
             task: Mutex::new(Some(task)),
+            affinity,
         })
     }
 
     pub(crate) fn settings(&self) -> &Cluster {
         &self.shared.settings
-    }
-
-    /// The link to the clients of all balancers; `None`: they are not shared.
-    pub(crate) fn affinity(&self) -> Option<Arc<AffinityLink>> {
-        self.affinity.clone()
     }
 
     pub(crate) fn shares(&self, part: Share) -> bool {
@@ -94,6 +90,11 @@ impl ClusterMember {
 
     pub(crate) fn status(&self) -> ClusterStatus {
         self.shared.status().clone()
+    }
+
+    /// Way of the pools to what the store knows of clients; `None`: that is not shared.
+    pub(crate) fn affinity(&self) -> Option<Arc<AffinityLink>> {
+        self.affinity.clone()
     }
 
     /// The operator's states that hold at all members.

@@ -8,8 +8,8 @@
 //! - `report`, `names`: a member's blob, and the names that its numbers are of.
 //! - `members`: who is there, by an own clock. Pure.
 //! - `operator`: the operator's states, the highest revision wins. Pure.
+//! - `affinity`: where clients belong, asked by pools within 50 ms.
 //! - `keys`, `exchange`: commands to the store and their answers.
-//! - `affinity`: backends of clients, the only answers that a connection waits for.
 //! - `store`: the connection. `driver`: the loop around all. `member`: its handle.
 
 mod affinity;

@@ -57,6 +57,8 @@ pub(crate) use affinity::{
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use cluster::ClusterExchange;
+#[cfg(test)]
+pub(crate) use cluster::OwnLoad;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;

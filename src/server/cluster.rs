@@ -121,10 +121,9 @@ impl Server {
                 .for_each(|one| one.admission().set_shared_sources(None));
         }
         let affinity = joined.as_ref().and_then(|member| member.affinity());
-        let pools = self.pools();
-        pools
-            .iter()
-            .for_each(|pool| pool.set_affinity_link(affinity.clone()));
+        for pool in self.pools() {
+            pool.set_affinity_link(affinity.clone());
+        }
         *lock(&self.cluster) = joined;
         if let Some(before) = before.filter(|_| !stays) {
             self.control_runtime()
@@ -141,14 +140,15 @@ impl Server {
         }
     }
 
-    /// Gives pools that begin to serve the operator's states of the cluster, and its clients.
+    /// Gives pools that begin to serve the operator's states of the cluster.
     pub(super) fn reconcile_pools<'a>(&self, pools: impl Iterator<Item = &'a Arc<Pool>> + Clone) {
-        if let Some(member) = self.member() {
-            pools
-                .clone()
-                .for_each(|pool| pool.set_affinity_link(member.affinity()));
+        let Some(member) = self.member() else {
+            return;
+        };
+        for pool in pools.clone() {
+            pool.set_affinity_link(member.affinity());
         }
-        if let Some(member) = self.sharing_member() {
+        if member.shares(Share::Operator) {
             let set = |backend: &Arc<Backend>, state| backend.set_operator(state);
             reconcile(&member.values(), pools, &set);
         }
@@ -156,7 +156,8 @@ impl Server {
 
     /// Leaves the cluster at the end of this process, unless another one goes on in its place.
     pub(super) async fn leave_cluster(&self) {
-        if let Some(member) = lock(&self.cluster).take() {
+        let member = lock(&self.cluster).take();
+        if let Some(member) = member {
             member.leave().await;
         }
     }
