@@ -40,6 +40,7 @@ mod check_requests;
 mod checks;
 mod close;
 mod cluster;
+mod cluster_clients;
 mod cluster_stores;
 mod commands;
 mod connections;
