@@ -30,6 +30,7 @@ pub(super) enum DrainRequest {
 
 /// Body of a drain. Members that are given replace those of the pool's `drain`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrainBody {
     rate: Option<String>,
@@ -43,6 +44,7 @@ pub(super) struct DrainBody {
 
 /// Body of `POST /api/v1/connections/close` and `/move`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilterBody {
     #[serde(default)]
@@ -58,6 +60,7 @@ pub(super) struct FilterBody {
 
 /// Close frame of a body.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct CloseBody {
     code: Option<u16>,

@@ -60,6 +60,9 @@ impl EventKind {
     }
 }
 
+/// Events as they are published: each with its data, as JSON.
+pub(super) type Events = Vec<(EventKind, String)>;
+
 /// Set of kinds. `hello` and `lost` belong to every set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::admin) struct EventKinds(u16);

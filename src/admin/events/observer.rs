@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::feed::data;
-use super::kind::EventKind;
+use super::kind::{EventKind, Events};
 use super::marks::{Difference, Marks};
 use super::rates::RateMeter;
 use crate::admin::snapshot;
@@ -15,9 +15,6 @@ use crate::admin::view::*;
 use crate::pool::{Backend, Pool};
 use crate::server::jobs::JobPhase;
 use crate::server::{ListenerStatus, Server};
-
-/// Events as they are published.
-pub(super) type Events = Vec<(EventKind, String)>;
 
 type BackendKey = (Arc<str>, Arc<str>);
 
