@@ -17,6 +17,7 @@ use super::caller::Caller;
 use super::endpoint_connections::EndpointConnection;
 use super::events::{EventKinds, Feed, Viewer};
 use super::guard::{AdminGuard, EndpointGuard};
+use super::metrics::PageFormat;
 use super::operate::{self, Operations, Parameters};
 use super::refusals::RefusalTotals;
 use super::reply::{self, ApiError, Reply, json, reply, streamed};
@@ -216,9 +217,10 @@ impl Api {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
             ApiRoute::Metrics => {
+                let format = PageFormat::wanted(&request.head.headers);
                 let shows_backends = request.origin.guard.shows_backends();
-                let page = metrics::page(server, &self.state.refused, shows_backends);
-                Ok(streamed(metrics::CONTENT_TYPE, page))
+                let page = metrics::page(server, &self.state.refused, shows_backends, format);
+                Ok(streamed(format.content_type(), page))
             }
             ApiRoute::Asset(asset) | ApiRoute::OpenApi(asset) => {
                 asset.answer(&request.head.headers)
@@ -274,7 +276,7 @@ impl Api {
                     .operate_listener(server, &name, action, parameters)
                     .await
             }
-            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters.body).await,
+            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters).await,
             ApiRoute::Connection(id) => connections::close(server, &id, parameters.body).await,
             ApiRoute::Close => {
                 jobs::start_filtered(server, parameters.body, JobAction::Close).await

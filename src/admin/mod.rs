@@ -11,6 +11,7 @@
 mod api;
 mod body;
 mod caller;
+mod cluster;
 mod connections;
 mod directory;
 mod drain;

@@ -103,9 +103,9 @@ impl Schemas {
             ("POST", "/logout") => self.change::<EmptyBody, LoginView>(),
             ("DELETE", "/api/v1/connections/{id}") => self.change::<EmptyBody, ClosedView>(),
             ("POST", path) => self.post(path),
-            ("PUT", "/api/v1/pools/{pool}/backends/{backend}/weight") => {
-                self.change::<WeightBody, OperatedView>()
-            }
+            ("PUT", "/api/v1/pools/{pool}/backends/{backend}/weight") => self
+                .change::<WeightBody, OperatedView>()
+                .with(local_query()),
             (method, path) => panic!("{method} {path} is not described"),
         }
     }
@@ -114,10 +114,16 @@ impl Schemas {
         let backend = path.strip_prefix("/api/v1/pools/{pool}/backends/{backend}/");
         let listener = path.strip_prefix("/api/v1/listeners/{listener}/");
         match (backend, listener) {
-            (Some("drain"), _) => self.change::<DrainBody, OperatedView>().with(wait_query()),
-            (Some("maint"), _) => self.change::<EmptyBody, OperatedView>().with(wait_query()),
-            (Some("weight"), _) => self.change::<WeightBody, OperatedView>(),
-            (Some("ready"), _) => self.change::<EmptyBody, OperatedView>(),
+            (Some("drain"), _) => self
+                .change::<DrainBody, OperatedView>()
+                .with([wait_query(), local_query()].concat()),
+            (Some("maint"), _) => self
+                .change::<EmptyBody, OperatedView>()
+                .with([wait_query(), local_query()].concat()),
+            (Some("weight"), _) => self
+                .change::<WeightBody, OperatedView>()
+                .with(local_query()),
+            (Some("ready"), _) => self.change::<EmptyBody, OperatedView>().with(local_query()),
             (_, Some("drain")) => self
                 .change::<DrainBody, OperatedListenerView>()
                 .with(wait_query()),
@@ -152,6 +158,7 @@ impl Schemas {
         self.reply::<ReloadEvent>();
         self.reply::<RefusalsEvent>();
         self.reply::<UpgradeEvent>();
+        self.reply::<ClusterEvent>();
         self.reply::<RatesEvent>();
     }
 }
@@ -237,6 +244,11 @@ fn wait_query() -> Vec<Value> {
         about,
         json!({ "type": "string", "examples": ["60s"] }),
     )]
+}
+
+fn local_query() -> Vec<Value> {
+    let about = "Set it on this balancer alone while the store of the cluster cannot be reached";
+    vec![query("local", about, json!({ "type": "boolean" }))]
 }
 
 fn events_query() -> Vec<Value> {

@@ -130,6 +130,12 @@ impl ApiError {
         self
     }
 
+    /// The request may be sent again with `?local=true`.
+    pub(super) fn with_local(mut self) -> ApiError {
+        self.view.local = true;
+        self
+    }
+
     pub(super) fn with_drawn(mut self, drawn: Option<String>) -> ApiError {
         self.view.drawn = drawn;
         self

@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::view::*;
-use super::{filter, process};
+use super::{cluster, filter, process};
 use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
 use crate::discovery::{FaultKind, LookupValues, MemberCounts, SetReport};
@@ -41,6 +41,7 @@ fn status_with(server: &Server, pools: Vec<PoolView>) -> StatusView {
         pools,
         jobs: running(server),
         upgrade: upgrade(server),
+        cluster: cluster::status(server),
     }
 }
 
@@ -302,8 +303,16 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     }
 }
 
-pub(super) fn operated(pool: &Pool, one: &Backend, job: Option<&Job>) -> OperatedView {
-    OperatedView::new(backend(pool, one), job.map(self::job))
+pub(super) fn operated(
+    pool: &Pool,
+    one: &Backend,
+    job: Option<&Job>,
+    spread: Option<SpreadView>,
+) -> OperatedView {
+    OperatedView {
+        cluster: spread,
+        ..OperatedView::new(backend(pool, one), job.map(self::job))
+    }
 }
 
 pub(super) fn operated_listener(
@@ -351,6 +360,7 @@ pub(super) fn job(job: &Job) -> JobView {
         deadline,
         after,
         close_frame,
+        is_local: _,
     } = &job.pace;
     let rate = rate.map(|rate| rate.to_string());
     let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));

@@ -1,6 +1,7 @@
 //! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line.
 //! Times are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
 
+mod cluster;
 mod event;
 mod login;
 mod plan;
@@ -12,6 +13,7 @@ use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, ListenerValues, Metric, values};
 use crate::pool::PoolValues;
 use crate::server::UpgradeTotals;
+pub(crate) use cluster::*;
 pub(crate) use event::*;
 pub(crate) use login::*;
 pub(crate) use plan::*;
@@ -32,6 +34,9 @@ pub(crate) struct StatusView {
     pub jobs: Vec<JobView>,
     #[serde(default)]
     pub upgrade: UpgradeView,
+    /// Absent without `[cluster]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterView>,
 }
 
 /// Upgrades of the process, and of those before it.
@@ -354,6 +359,9 @@ pub(crate) struct OperatedView {
     pub backend: BackendView,
     /// Job that ends its connections.
     pub job: Option<JobView>,
+    /// Absent where the state is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<SpreadView>,
 }
 
 impl OperatedView {
@@ -362,6 +370,7 @@ impl OperatedView {
             empty: backend.live == 0,
             backend,
             job,
+            cluster: None,
         }
     }
 }
@@ -507,6 +516,9 @@ pub(crate) struct ErrorView {
     /// Errors of a configuration for people, with lines and carets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<String>,
+    /// `?local=true` would do it on this balancer alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
 }
 
 impl ErrorView {
@@ -519,6 +531,7 @@ impl ErrorView {
             error,
             errors: Vec::new(),
             drawn: None,
+            local: false,
         }
     }
 }

@@ -16,6 +16,7 @@ pub enum Item {
     Admin,
     Metrics,
     Upgrade,
+    Cluster,
     Listener(String),
     /// Known by its listener and its conditions, such as `host=a.example path=/chat`.
     Route {
@@ -78,6 +79,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(Change::of(Item::AccessLog, keys));
     let keys = new.upgrade.differing(&old.upgrade);
     changes.extend(Change::of(Item::Upgrade, keys));
+    changes.extend(cluster_change(old, new));
     changes.extend(listeners_changes(&old.listeners, &new.listeners));
     changes.extend(pools_changes(&old.pools, &new.pools));
     let keys = endpoint_keys(old.admin.as_ref(), new.admin.as_ref());
@@ -85,6 +87,15 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let keys = endpoint_keys(old.metrics.as_ref(), new.metrics.as_ref());
     changes.extend(Change::of(Item::Metrics, keys));
     changes
+}
+
+fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
+    match (&old.cluster, &new.cluster) {
+        (Some(old), Some(new)) => Change::of(Item::Cluster, new.differing(old)),
+        (None, None) => None,
+        (None, Some(_)) => Some(Item::Cluster.becomes(Action::Added)),
+        (Some(_), None) => Some(Item::Cluster.becomes(Action::Removed)),
+    }
 }
 
 /// An endpoint that appears or goes has another `bind`.
@@ -224,6 +235,7 @@ impl Item {
             Item::Admin => "admin",
             Item::Metrics => "metrics",
             Item::Upgrade => "upgrade",
+            Item::Cluster => "cluster",
             Item::Listener(_) => "listener",
             Item::Route { .. } => "route",
             Item::Pool(_) => "pool",
@@ -234,9 +246,12 @@ impl Item {
     /// Name among those of its kind.
     pub fn name(&self) -> String {
         match self {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {
-                String::new()
-            }
+            Item::Global
+            | Item::AccessLog
+            | Item::Admin
+            | Item::Metrics
+            | Item::Upgrade
+            | Item::Cluster => String::new(),
             Item::Listener(name) | Item::Pool(name) => name.clone(),
             Item::Route { listener, route } => format!("{listener}: {route}"),
             Item::Backend { pool, backend } => format!("{pool}/{backend}"),
@@ -272,7 +287,12 @@ impl Serialize for Change {
         };
         map.serialize_entry("change", &change)?;
         match &self.item {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {}
+            Item::Global
+            | Item::AccessLog
+            | Item::Admin
+            | Item::Metrics
+            | Item::Upgrade
+            | Item::Cluster => {}
             Item::Listener(listener) => map.serialize_entry("listener", listener)?,
             Item::Route { listener, route } => {
                 map.serialize_entry("listener", listener)?;

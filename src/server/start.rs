@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
@@ -77,6 +78,7 @@ impl Server {
             jobs: Jobs::new(Arc::clone(&proxy.relay), control.handle()),
             failover: FailoverGuards::default(),
             upgrade: Upgrades::default(),
+            cluster: ClusterSlot::default(),
             control,
             proxy,
         }))
@@ -93,6 +95,8 @@ impl Server {
     ) -> Result<(), StartError> {
         let server = Arc::clone(self);
         let opened = self.control_runtime().spawn_blocking(move || {
+            server.join_cluster().map_err(|why| vec![why])?;
+            server.control_runtime().block_on(server.joined_cluster());
             let Some(old) = old else {
                 let prepared = server.prepare((*server.config()).clone())?;
                 return server.commit(prepared);

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
@@ -55,6 +56,7 @@ pub(crate) struct Server {
     pub(super) jobs: Jobs,
     pub(super) failover: FailoverGuards,
     pub(super) upgrade: Upgrades,
+    pub(super) cluster: ClusterSlot,
     pub(super) control: ControlRuntime,
 }
 

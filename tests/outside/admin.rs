@@ -565,14 +565,12 @@ async fn metrics_of_many_backends_come_in_chunks_and_can_be_left_out() {
     let head = whole.head.to_ascii_lowercase();
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
     assert!(!head.contains("content-length"), "{head}");
-    assert!(whole.body.ends_with("# EOF\n"));
     let rows = |page: &str, name: &str| page.lines().filter(|line| line.starts_with(name)).count();
     assert_eq!(rows(&whole.body, "evenkeel_backend_weight{"), COUNT);
     assert_eq!(rows(&whole.body, "evenkeel_backend_state{"), 6 * COUNT);
     let metrics = balancer.address("metrics").await;
     let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let short = raw_request(metrics, request).await;
-    assert!(short.body.ends_with("# EOF\n"));
     assert_eq!(rows(&short.body, "evenkeel_backend_"), 0);
     let up = format!("evenkeel_pool_backends{{pool=\"nodes\",state=\"up\"}} {COUNT}");
     assert!(short.body.lines().any(|line| line == up), "{}", short.body);

@@ -19,11 +19,12 @@ pub(in crate::admin) enum EventKind {
     Job,
     Refusals,
     Upgrade,
+    Cluster,
     Rates,
 }
 
 impl EventKind {
-    pub(in crate::admin) const ALL: [EventKind; 14] = [
+    pub(in crate::admin) const ALL: [EventKind; 15] = [
         EventKind::Hello,
         EventKind::Lost,
         EventKind::Process,
@@ -37,6 +38,7 @@ impl EventKind {
         EventKind::Job,
         EventKind::Refusals,
         EventKind::Upgrade,
+        EventKind::Cluster,
         EventKind::Rates,
     ];
 
@@ -55,6 +57,7 @@ impl EventKind {
             EventKind::Job => "job",
             EventKind::Refusals => "refusals",
             EventKind::Upgrade => "upgrade",
+            EventKind::Cluster => "cluster",
             EventKind::Rates => "rates",
         }
     }

@@ -3,7 +3,9 @@
 
 use serde::Serialize;
 
-use super::{BackendView, DiscoveryView, ListenerView, LookupView, PoolView, UpgradeView};
+use super::{
+    BackendView, ClusterView, DiscoveryView, ListenerView, LookupView, PoolView, UpgradeView,
+};
 
 /// `hello`: begins every stream.
 #[derive(Debug, Clone, Serialize)]
@@ -132,6 +134,14 @@ pub(crate) struct UpgradeEvent {
     pub handing_over: bool,
     #[serde(flatten)]
     pub upgrade: UpgradeView,
+}
+
+/// `cluster`: a member came or left, a state was shared, or the store was lost or is back.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ClusterEvent {
+    /// Absent once a reload took the cluster out of the configuration.
+    pub cluster: Option<ClusterView>,
 }
 
 /// `rates`: numbers of the last second, once a second.

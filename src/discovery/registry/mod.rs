@@ -2,7 +2,6 @@
 //! the answers; `driver` asks.
 
 mod client;
-mod connection;
 mod consul;
 mod driver;
 mod etcd;
@@ -14,7 +13,6 @@ mod jute;
 mod kubernetes;
 mod nacos;
 mod redis;
-mod resp;
 #[cfg(test)]
 mod simulation;
 mod zookeeper;
@@ -25,11 +23,11 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use self::driver::HttpDriver;
-use super::bounded::read_secret;
 use super::entry::{Listing, shorten};
 use super::fault::{Fault, FaultKind};
 use super::source::SourcePublisher;
 use crate::config::{Registry, RegistryKind};
+use crate::remote::read_secret;
 use crate::tls::BackendTlsConfig;
 
 /// Longest time that a watch goes on before everything is read again: watches lose events, and stop
@@ -164,7 +162,7 @@ pub(crate) fn verify(registry: &Registry) -> Result<(), (Option<PathBuf>, String
         return Ok(());
     }
     if let Some(file) = &registry.token_file {
-        read_secret(file).map_err(|fault| (Some(file.clone()), fault.message))?;
+        read_secret(file).map_err(|error| (Some(file.clone()), error.to_string()))?;
     }
     let loaded = registry.tls.as_ref().map(BackendTlsConfig::load);
     loaded.transpose().map(drop).map_err(|error| {

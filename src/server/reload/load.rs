@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::load_error::LoadError;
+use crate::cluster;
 use crate::config::{
     self, BackendTls, Bind, Config, DiscoverSource, FileRights, ListenerTls, Sticky, TcpOptions,
 };
@@ -39,6 +40,10 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
         }
     }
     errors.extend(registry_errors(config));
+    if let Some(Err((file, error))) = config.cluster.as_ref().map(cluster::verify) {
+        let key = "cluster".to_owned();
+        errors.push(LoadError::new("cluster", key, file.as_deref(), &error));
+    }
     errors.extend(congestion_errors(config));
     errors.extend(rights_errors(config));
     let tls = load_files::<BackendTls>(config, &mut errors);

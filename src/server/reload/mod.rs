@@ -66,7 +66,7 @@ impl Server {
 
     /// Reloads, counts and logs the result. Blocks; one at a time.
     fn reload_now(
-        &self,
+        self: &Arc<Self>,
         text: Option<String>,
         conditions: &[Condition],
     ) -> Result<Vec<Change>, ReloadError> {
@@ -76,6 +76,12 @@ impl Server {
         self.refuse_in_upgrade()?;
         let _under_way = self.lifecycle.begin_reload();
         let result = self.try_reload(text, conditions);
+        if result.is_ok()
+            && let Err(error) = self.join_cluster()
+        {
+            // The files were good when the reload was prepared.
+            tracing::error!(error, "the cluster of before goes on");
+        }
         self.note_reload(&result);
         result
     }

@@ -157,7 +157,8 @@ fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPar
         | Item::AccessLog
         | Item::Admin
         | Item::Metrics
-        | Item::Upgrade => None,
+        | Item::Upgrade
+        | Item::Cluster => None,
     };
     let mut keys = step.keys.iter();
     let moves = keys.any(|key| ["bind", "address"].contains(key));
