@@ -24,6 +24,7 @@ pub(super) struct LogLine<'a> {
     pub listener: &'a str,
     pub client: Peer,
     pub names: &'a RequestNames,
+    pub trace_id: Option<u128>,
     pub status: Option<u16>,
     pub pool: Option<&'a str>,
     pub backend: Option<&'a str>,
@@ -159,6 +160,8 @@ impl LogLine<'_> {
         fields.word("path", names.path());
         fields.word("tag", names.logged_tag().as_deref());
         fields.word("request_id", names.request_id());
+        let trace_id = self.trace_id.map(|id| format!("{id:032x}"));
+        fields.word("trace_id", trace_id.as_deref());
     }
 
     fn write_move(&self, fields: &mut impl Fields) {
@@ -373,6 +376,7 @@ pub(super) mod tests {
             listener: "chat",
             client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
             names,
+            trace_id: None,
             status: Some(101),
             pool: Some("chat"),
             backend: Some("n1"),

@@ -100,6 +100,10 @@ mod sticky;
 mod storm;
 mod tags;
 mod tls;
+#[cfg(feature = "top")]
+mod top;
+#[cfg(feature = "traces")]
+mod traces;
 mod upgrade;
 mod upgrade_live;
 mod upgrade_refused;

@@ -42,7 +42,9 @@ pub(in crate::proxy) async fn identify(
     stream: Stream,
     record: &mut ConnectionRecord,
 ) -> Result<Identified, Termination> {
-    record.phase = Phase::Tls;
+    if client.listener.config.tls.is_some() {
+        record.enter(Phase::Tls);
+    }
     let identified = {
         let identifying = std::pin::pin!(async {
             match (&client.listener.config.tls, &client.listener.tls) {

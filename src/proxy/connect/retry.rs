@@ -102,7 +102,7 @@ impl RetryState {
     }
 
     pub(crate) fn begin(record: &mut ConnectionRecord) -> RetryStep {
-        record.phase = Phase::Queue;
+        record.enter(Phase::Queue);
         RetryStep::Pick
     }
 
@@ -131,7 +131,7 @@ impl RetryState {
         if self.tried.last().is_some_and(other) {
             pool.counters().redispatches.fetch_add(1, Ordering::Relaxed);
         }
-        record.phase = Phase::Connect;
+        record.enter(Phase::Connect);
         record.assigned(lease.backend().counters());
         RetryStep::Connect(lease)
     }
@@ -146,6 +146,7 @@ impl RetryState {
         record: &mut ConnectionRecord,
     ) -> RetryStep {
         let error = attempt.failed(why, record.id, pool.settings().connect_timeout);
+        record.note_failure(&error);
         if error.is_ours() || !self.repeats(pool, &attempt.backend, Repeat::Free) {
             return refuse(pool, error);
         }

@@ -201,7 +201,7 @@ impl TcpConnect {
             biased;
             connected = connect(&mut self.search, step, &pool, by, &mut client.record) => connected,
             () = hung_up_waiting(socket) => {
-                let end = Termination::new(Side::Client, client.record.phase, Cause::Rst);
+                let end = Termination::new(Side::Client, client.record.phase(), Cause::Rst);
                 return client.refuse(end);
             }
         };

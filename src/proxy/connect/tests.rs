@@ -185,7 +185,7 @@ fn search(
         step = match step {
             RetryStep::Refuse(error) => return Ok((Found::Refused(error), asked)),
             RetryStep::Pick => {
-                prop_assert_eq!(record.phase, Phase::Queue);
+                prop_assert_eq!(record.phase(), Phase::Queue);
                 let tried: Vec<_> = asked.iter().map(|(one, _)| Arc::clone(one)).collect();
                 let had_other = pool.has_other(&tried);
                 let answer = if case.may_wait[turn % case.may_wait.len()] {
@@ -201,7 +201,7 @@ fn search(
                 search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
-                prop_assert_eq!(record.phase, Phase::Connect);
+                prop_assert_eq!(record.phase(), Phase::Connect);
                 let outcome = case.outcomes[asked.len() % case.outcomes.len()];
                 let mut attempt = ConnectAttempt::new(&lease, now);
                 asked.push((Arc::clone(lease.backend()), outcome));

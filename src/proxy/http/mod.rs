@@ -35,6 +35,7 @@ mod sticky;
 mod tag;
 #[cfg(test)]
 pub(super) mod tests;
+mod trace;
 mod upgrade;
 mod upgraded;
 

@@ -74,7 +74,7 @@ struct RelayUpgrade {
 impl RelaySetUp {
     pub(in crate::proxy) fn new(client: ClientConnection, permit: ConnectionPermit) -> RelaySetUp {
         let mut record = client.record();
-        record.phase = Phase::Head;
+        record.enter(Phase::Head);
         let limits = client.listener.config.head_limits();
         let reader = RequestReader::new(limits);
         let head = AwaitedHead {
@@ -245,7 +245,7 @@ impl SetUp for RelaySetUp {
         {
             let now = Instant::now();
             attempt.connected(&mut upgrade.record, now);
-            upgrade.record.phase = Phase::Upgrade;
+            upgrade.record.enter(Phase::Upgrade);
             *begun = now;
         }
     }

@@ -94,6 +94,9 @@ impl PendingRequest<'_> {
                 Err(error) => error,
             };
             exchange.note_bytes(&mut record);
+            if let ExchangeError::Answer(why) = &error {
+                record.note(|record| record.note_failure(why));
+            }
             let contact = exchange.into_parts().1.contact;
             let is_answer = matches!(error, ExchangeError::Answer(_));
             if is_answer && is_reused && !contact.has_heard() {

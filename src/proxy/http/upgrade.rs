@@ -167,6 +167,7 @@ impl PendingUpgrade {
             if let ExchangeError::Answer(why) = &error {
                 let (id, backend) = (record.id(), lease.backend().name());
                 tracing::debug!(id, %why, %backend, "upgrade failed");
+                record.note(|record| record.note_failure(why));
             }
             let contact = exchange.into_parts().1.contact;
             if !self.repeats(&error, &contact, &lease, begun) {
