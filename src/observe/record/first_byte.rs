@@ -13,7 +13,7 @@ pub(super) enum FirstByte {
     None,
     /// The backend was asked at `ConnectionRecord::first_byte`, an age in microseconds.
     Awaited,
-    /// The backend took `ConnectionRecord::first_byte` microseconds; the histogram has them not yet.
+    /// The backend took `ConnectionRecord::first_byte` microseconds, not yet in the histogram.
     Measured,
 }
 
