@@ -69,7 +69,7 @@ impl Paint {
         }
     }
 
-    /// What must be seen without colours, too.
+    /// For text that must be seen without colours, too.
     fn alarm(self) -> Style {
         self.colour(Color::Red).add_modifier(Modifier::BOLD)
     }
