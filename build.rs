@@ -1,12 +1,16 @@
-//! Records in the binary from which commit, for which target and with which TLS libraries it is built.
+//! Records in the binary from which commit, for which target and with which TLS libraries it is built,
+//! and puts the files of the dashboard into it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Names the commit where there is no git: `packaging/build` sets it.
 const COMMIT: &str = "EVENKEEL_COMMIT";
 /// Says `static` where only the last link is: `packaging/build` sets it.
 const LINKAGE: &str = "EVENKEEL_LINKAGE";
+
+/// Built files of the dashboard.
+const DASHBOARD: &str = "dashboard/dist";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -19,6 +23,43 @@ fn main() {
     record("EVENKEEL_RUSTLS", locked(&lock, "rustls"));
     record("EVENKEEL_AWS_LC_RS", locked(&lock, "aws-lc-rs"));
     record("EVENKEEL_AWS_LC_SYS", locked(&lock, "aws-lc-sys"));
+    if let Err(error) = embed_dashboard() {
+        println!("cargo:error={DASHBOARD}: {error}");
+    }
+}
+
+/// Writes the list of the dashboard's files, as `src/admin/dashboard.rs` includes it.
+fn embed_dashboard() -> std::io::Result<()> {
+    println!("cargo:rerun-if-changed={DASHBOARD}");
+    let folder = std::env::current_dir()?.join(DASHBOARD);
+    let mut files = files_below(&folder)?;
+    files.sort();
+    let mut list = String::from("const FILES: &[(&str, &[u8])] = &[\n");
+    for file in files {
+        let name = file
+            .strip_prefix(&folder)
+            .unwrap_or(&file)
+            .display()
+            .to_string();
+        let path = file.display().to_string();
+        list += &format!("    ({name:?}, include_bytes!({path:?})),\n");
+    }
+    list += "];\n";
+    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default());
+    std::fs::write(target.join("dashboard.rs"), list)
+}
+
+fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn record(name: &str, value: &str) {

@@ -4,6 +4,7 @@
 usage: inventory.py licences|sbom|check TARGET
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -66,6 +67,12 @@ def notices(package):
     return [(str(path), text) for text, path in found.items()]
 
 
+def dashboard():
+    """Names and packages of npm whose code is in the dashboard, and so in the binary."""
+    lock = json.loads(Path("dashboard/package-lock.json").read_text())["packages"]
+    return [(name, lock[f"node_modules/{name}"]) for name in sorted(lock[""]["dependencies"])]
+
+
 def licences(target):
     root, linked, _ = inventory(metadata(target), target)
     print(f"Evenkeel is licensed under {root['license']}. Its binaries contain the packages below.")
@@ -73,6 +80,8 @@ def licences(target):
     print("The static binary contains the GNU C library: LGPL-2.1-or-later; its source is that of Debian's package glibc.\n")
     for package in linked:
         print(f"{package['name']} {package['version']}: {package['license'] or 'see its text'}")
+    for name, package in dashboard():
+        print(f"{name} {package['version']}: {package['license']}, in the dashboard")
     # Most packages have the same few texts: each is printed once, under the names of all that carry it.
     texts = {}
     for package in linked:
@@ -83,6 +92,9 @@ def licences(target):
         print("\n".join(owners))
         print("-" * 100)
         print(text)
+    # Its build writes the texts.
+    print("\n" + "=" * 100)
+    print(Path("dashboard/LICENSES.txt").read_text(encoding="utf-8"))
 
 
 def missing(target):
@@ -116,6 +128,20 @@ def component(package, checksums, scope):
     return made
 
 
+def npm_component(name, package):
+    reference = f"pkg:npm/{name}@{package['version']}"
+    return {
+        "type": "library",
+        "bom-ref": reference,
+        "name": name,
+        "version": package["version"],
+        "scope": "required",
+        "purl": reference,
+        "licenses": [{"expression": package["license"]}],
+        "hashes": [{"alg": "SHA-512", "content": base64.b64decode(package["integrity"].removeprefix("sha512-")).hex()}],
+    }
+
+
 def sbom(target):
     meta = metadata(target)
     root, linked, tools = inventory(meta, target)
@@ -124,6 +150,7 @@ def sbom(target):
     checksums = {(p["name"], p["version"]): p.get("checksum") for p in lock["package"]}
     components = [component(p, checksums, "required") for p in linked]
     components += [component(p, checksums, "excluded") for p in tools]
+    components += [npm_component(name, package) for name, package in dashboard()]
     commit = os.environ.get("EVENKEEL_COMMIT", "unknown")
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     seed = hashlib.sha256(json.dumps([components, commit, target]).encode()).hexdigest()

@@ -7,10 +7,11 @@
 //!  8  main.rs  cli                               process: command line, runtime, exit code
 //!  7  admin                                      HTTP API, /metrics
 //!  6  server                                     owns everything: build, reload, stop, signals
-//!  5  proxy | health | discovery                 data path | checks | endpoints
+//!  5  proxy | health | discovery | cluster       data path | checks | endpoints | shared state
 //!  4b relay                                      moving bytes
 //!  4a pool  | admission                          choosing and counting | permits and limits
-//!  3  tls   | observe                            certificates, handshakes | records, counters
+//!  3b remote                                     services beside the data path
+//!  3a tls   | observe                            certificates, handshakes | records, counters
 //!  2  net                                        sockets, DNS, fds: the only `unsafe`
 //!  1  wire  | balance | config                   pure: parsers | pick algorithms | configuration
 //!  0  base                                       pure: back-off, names, units
@@ -42,11 +43,14 @@ mod net;
 mod observe;
 mod tls;
 
+mod remote;
+
 mod admission;
 mod pool;
 
 mod relay;
 
+mod cluster;
 mod discovery;
 mod health;
 mod proxy;

@@ -3,30 +3,66 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use arc_swap::ArcSwap;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::body::{ApiBody, read_json};
-use super::guard::EndpointGuard;
+use super::caller::Caller;
+use super::endpoint_connections::EndpointConnection;
+use super::events::{EventKinds, Feed, Viewer};
+use super::guard::{AdminGuard, EndpointGuard};
+use super::metrics::PageFormat;
 use super::operate::{self, Operations, Parameters};
 use super::refusals::RefusalTotals;
-use super::reply::{ApiError, Reply, json, reply, streamed};
-use super::route::{ApiRoute, LIST};
-use super::tokens::TokenHolder;
+use super::reply::{self, ApiError, Reply, json, reply, streamed};
+use super::route::ApiRoute;
+use super::sessions::Sessions;
 use super::view::{ListenerView, PoolView, ReloadView};
-use super::{connections, jobs, metrics, plan, rules, snapshot, upgrade};
-use crate::net::Peer;
+use super::{connections, directory, jobs, login, metrics, plan, rules, snapshot, upgrade};
 use crate::server::jobs::JobAction;
 use crate::server::{Condition, Server};
 
-pub(super) struct Api {
-    /// Weak, as the server owns this endpoint.
-    server: Weak<Server>,
+/// State that all endpoints share, over their reloads.
+pub(super) struct AdminState {
+    /// Weak, as the server owns the endpoints.
+    pub server: Weak<Server>,
     pub refused: Arc<RefusalTotals>,
+    pub feed: Arc<Feed>,
+    pub sessions: Sessions,
+}
+
+pub(super) struct Api {
+    pub state: Arc<AdminState>,
     operations: Operations,
     plans: Semaphore,
+}
+
+/// Origin of a request: the connection and the endpoint that it came to.
+pub(super) struct RequestOrigin {
+    /// Rules for this request.
+    pub guard: Arc<EndpointGuard>,
+    /// Rules in force, for what lasts longer.
+    pub current: Arc<ArcSwap<EndpointGuard>>,
+    /// Cancelled when the endpoint stops.
+    pub stop: CancellationToken,
+    /// It came over TLS.
+    pub secure: bool,
+    pub client: Arc<EndpointConnection>,
+}
+
+/// Request that passed the rules.
+struct AdmittedRequest<'a> {
+    origin: &'a RequestOrigin,
+    head: &'a Parts,
+    /// `None` where the route needs no right.
+    caller: Option<Caller>,
+    server: Arc<Server>,
 }
 
 #[derive(Deserialize)]
@@ -38,70 +74,158 @@ struct ReloadBody {
 }
 
 impl Api {
-    pub(super) fn new(server: Weak<Server>, refused: Arc<RefusalTotals>) -> Api {
+    pub(super) fn new(state: Arc<AdminState>) -> Api {
         Api {
-            server,
-            refused,
+            state,
             operations: Operations::new(),
             plans: Semaphore::new(plan::MAX_PLANS),
         }
     }
 
-    /// Answers a request of `peer`; `secure`: it came over TLS.
     pub(super) async fn answer(
         &self,
-        guard: &EndpointGuard,
-        secure: bool,
-        peer: Peer,
+        origin: &RequestOrigin,
         request: Request<impl ApiBody>,
     ) -> Reply {
         let (head, body) = request.into_parts();
-        let admitted = admit(guard, secure, &head.method, &head.uri, &head.headers);
-        let (route, holder) = match admitted {
-            Ok(admitted) => admitted,
-            Err(failure) => return failure.into_reply(),
-        };
-        let Some(server) = self.server.upgrade() else {
-            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone")
-                .into_reply();
-        };
-        if let Some(holder) = holder.filter(|_| route.is_change()) {
-            let may = holder.may(&route, |id| jobs::backend_of(&server, id));
-            let (token, path) = (&holder.name, head.uri.path());
-            if let Err(failure) = may {
-                warn!(token, %peer, method = %head.method, path, reason = "forbidden", "admin request refused");
-                guard
-                    .refused(&self.refused)
-                    .forbidden
-                    .fetch_add(1, Ordering::Relaxed);
-                return failure.into_reply();
-            }
-            if route.acts() {
-                info!(token, %peer, method = %head.method, path, "operator acts");
-            }
-        }
-        let query = head.uri.query();
-        let parameters = Parameters { query, body };
-        let done = self.perform(guard, &server, route, parameters).await;
-        done.unwrap_or_else(ApiError::into_reply)
+        let answered = self.try_answer(origin, &head, body).await;
+        answered.unwrap_or_else(ApiError::into_reply)
     }
 
-    async fn perform(
+    async fn try_answer(
         &self,
-        guard: &EndpointGuard,
-        server: &Arc<Server>,
-        route: ApiRoute,
-        parameters: Parameters<'_, impl ApiBody>,
+        origin: &RequestOrigin,
+        head: &Parts,
+        body: impl ApiBody,
     ) -> Result<Reply, ApiError> {
-        let ok = StatusCode::OK;
-        prepare(server, &route).await?;
+        let (route, caller) = self.admit(origin, head)?;
+        let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone");
+        let request = AdmittedRequest {
+            origin,
+            head,
+            caller,
+            server: self.state.server.upgrade().ok_or_else(gone)?,
+        };
+        self.authorize(&request, &route)?;
+        prepare(&request.server, &route).await?;
+        match (&route, &*origin.guard) {
+            (ApiRoute::Login | ApiRoute::Logout, EndpointGuard::Admin(guard)) => {
+                self.session(guard, &request, &route, body).await
+            }
+            _ if route.is_change() => self.change(&request.server, route, head, body).await,
+            _ => self.read(&request, route).await,
+        }
+    }
+
+    /// Applies the rules of the endpoint and of the route, in the order that tells a stranger
+    /// least.
+    fn admit(
+        &self,
+        origin: &RequestOrigin,
+        head: &Parts,
+    ) -> Result<(ApiRoute, Option<Caller>), ApiError> {
+        let (uri, headers) = (&head.uri, &head.headers);
+        let EndpointGuard::Admin(admin) = &*origin.guard else {
+            let unknown = || {
+                ApiError::not_found(
+                    "no such page; there are GET /healthz, GET /readyz, GET /metrics",
+                )
+            };
+            let route = ApiRoute::parse_probe(uri.path()).ok_or_else(unknown)?;
+            return Ok((allow_method(route, &head.method)?, None));
+        };
+        rules::check_host(&admin.hosts, uri, headers)?;
+        let route = ApiRoute::parse(uri.path());
+        if !route.as_ref().is_some_and(ApiRoute::is_page) {
+            rules::check_origin(origin.secure, headers)?;
+        }
+        let caller = if route.as_ref().is_some_and(ApiRoute::is_open) {
+            None
+        } else {
+            Some(Caller::of(admin, &self.state.sessions, headers)?)
+        };
+        let unknown = || {
+            let routes = directory::listed();
+            ApiError::not_found(format!("no such route; there are {routes}"))
+        };
+        let route = allow_method(route.ok_or_else(unknown)?, &head.method)?;
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            rules::check_json(headers)?;
+            if let Some(caller) = &caller {
+                caller.check_csrf(headers)?;
+            }
+        }
+        Ok((route, caller))
+    }
+
+    /// Checks what the caller may do, and logs what it does.
+    fn authorize(&self, request: &AdmittedRequest<'_>, route: &ApiRoute) -> Result<(), ApiError> {
+        let AdmittedRequest {
+            origin,
+            head,
+            caller,
+            server,
+        } = request;
+        let Some(caller) = caller else {
+            return Ok(());
+        };
+        let holder = caller.holder();
+        let token = holder.map_or("none", |holder| &holder.name);
+        let (peer, method, path) = (origin.client.peer, &head.method, head.uri.path());
+        let may = holder.map_or(Ok(()), |holder| {
+            holder.may(route, |id| jobs::backend_of(server, id))
+        });
+        if let Err(failure) = may {
+            warn!(token, %peer, %method, path, reason = "forbidden", "admin request refused");
+            let refused = origin.guard.refused(&self.state.refused);
+            refused.forbidden.fetch_add(1, Ordering::Relaxed);
+            return Err(failure);
+        }
+        if route.acts() {
+            info!(token, %peer, %method, path, "operator acts");
+        }
+        Ok(())
+    }
+
+    async fn session(
+        &self,
+        guard: &AdminGuard,
+        request: &AdmittedRequest<'_>,
+        route: &ApiRoute,
+        body: impl ApiBody,
+    ) -> Result<Reply, ApiError> {
+        let (origin, sessions) = (request.origin, &self.state.sessions);
+        let headers = &request.head.headers;
+        if *route == ApiRoute::Logout {
+            return login::logout(guard, sessions, (origin.secure, headers), body).await;
+        }
+        if request.head.method != Method::POST {
+            return Ok(login::show(guard, sessions, headers));
+        }
+        let from = (origin.secure, origin.client.peer);
+        login::login(guard, sessions, from, body).await
+    }
+
+    async fn read(
+        &self,
+        request: &AdmittedRequest<'_>,
+        route: ApiRoute,
+    ) -> Result<Reply, ApiError> {
+        let (server, ok) = (&request.server, StatusCode::OK);
         match route {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
             ApiRoute::Metrics => {
-                let page = metrics::page(server, &self.refused, guard.shows_backends());
-                Ok(streamed(metrics::CONTENT_TYPE, page))
+                let format = PageFormat::wanted(&request.head.headers);
+                let shows_backends = request.origin.guard.shows_backends();
+                let page = metrics::page(server, &self.state.refused, shows_backends, format);
+                Ok(streamed(format.content_type(), page))
             }
+            ApiRoute::Asset(asset) => Ok(asset.answer(&request.head.headers)),
+            ApiRoute::Index => Ok(json(ok, &directory::index())),
+            ApiRoute::OpenApi => Ok(reply(ok, "application/json", directory::DESCRIPTION)),
+            ApiRoute::Events => self.events(request),
+            ApiRoute::Configuration => configuration(server, &request.head.headers),
             ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {
                 let listeners: Vec<ListenerView> = snapshot::listeners(server);
@@ -115,39 +239,80 @@ impl Api {
                 let pool = operate::find_pool(server, &name)?;
                 Ok(json(ok, &snapshot::pool(server, &pool)))
             }
-            ApiRoute::AcceptDiscovery(name) => {
-                operate::accept_discovery(server, &name, parameters.body).await
-            }
             ApiRoute::Backend(path) => {
                 let (pool, backend) = operate::find_backend(server, &path)?;
                 Ok(json(ok, &snapshot::backend(&pool, &backend)))
             }
+            ApiRoute::Connections => connections::list(server, request.head.uri.query()).await,
+            ApiRoute::Jobs => Ok(jobs::list(server)),
+            ApiRoute::Job(id) => jobs::show(server, &id),
+            _ => Err(ApiError::not_found("nothing can be read here")),
+        }
+    }
+
+    async fn change(
+        &self,
+        server: &Arc<Server>,
+        route: ApiRoute,
+        head: &Parts,
+        body: impl ApiBody,
+    ) -> Result<Reply, ApiError> {
+        let query = head.uri.query();
+        let (operations, parameters) = (&self.operations, Parameters { query, body });
+        match route {
+            ApiRoute::AcceptDiscovery(name) => {
+                operate::accept_discovery(server, &name, parameters.body).await
+            }
             ApiRoute::Operate(path, state) => {
-                let operations = &self.operations;
                 operations
                     .operate_backend(server, &path, state, parameters)
                     .await
             }
             ApiRoute::OperateListener(name, action) => {
-                let operations = &self.operations;
                 operations
                     .operate_listener(server, &name, action, parameters)
                     .await
             }
-            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters.body).await,
-            ApiRoute::Connections => connections::list(server, parameters.query).await,
+            ApiRoute::Weight(path) => operate::set_weight(server, &path, parameters).await,
             ApiRoute::Connection(id) => connections::close(server, &id, parameters.body).await,
             ApiRoute::Close => {
                 jobs::start_filtered(server, parameters.body, JobAction::Close).await
             }
             ApiRoute::Move => jobs::start_filtered(server, parameters.body, JobAction::Move).await,
-            ApiRoute::Jobs => Ok(jobs::list(server)),
-            ApiRoute::Job(id) => jobs::show(server, &id),
             ApiRoute::AbortJob(id) => jobs::abort(server, &id, parameters.body).await,
             ApiRoute::Reload => reload(server, read_json(parameters.body).await?).await,
             ApiRoute::Upgrade => upgrade::upgrade(server, parameters.body).await,
             ApiRoute::Plan => plan::plan(server, &self.plans, parameters.body).await,
+            _ => Err(ApiError::not_found("nothing can be changed here")),
         }
+    }
+
+    /// Begins a stream of events. It gives its place among the connections back, and ends with the
+    /// right by which it was asked for.
+    fn events(&self, request: &AdmittedRequest<'_>) -> Result<Reply, ApiError> {
+        let AdmittedRequest {
+            origin,
+            head,
+            caller,
+            server,
+        } = request;
+        let kinds = EventKinds::parse(head.uri.query()).map_err(ApiError::bad_request)?;
+        let last_id = head.headers.get("last-event-id");
+        let last_id = last_id.and_then(|id| id.to_str().ok());
+        let hello = snapshot::hello(server);
+        let viewer = Viewer::enter(&self.state.feed, kinds, last_id, hello);
+        let viewer = viewer.ok_or_else(|| {
+            ApiError::later("as many view events as may; ask /api/v1/status, or again later")
+        })?;
+        self.state.feed.produce(server);
+        origin.client.become_viewer();
+        let (current, state) = (Arc::clone(&origin.current), Arc::clone(&self.state));
+        let caller = caller.clone();
+        let may_view = move || match (&**current.load(), &caller) {
+            (EndpointGuard::Admin(guard), Some(caller)) => caller.is_still(guard, &state.sessions),
+            _ => false,
+        };
+        Ok(reply::events(viewer.stream(origin.stop.clone(), may_view)))
     }
 }
 
@@ -160,38 +325,6 @@ async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
         server.relay().tally().await;
     }
     Ok(())
-}
-
-/// Applies the rules of the endpoint and of the route, in the order that tells a stranger least.
-/// There is no token holder where a route needs no token.
-fn admit(
-    guard: &EndpointGuard,
-    secure: bool,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<(ApiRoute, Option<Arc<TokenHolder>>), ApiError> {
-    let EndpointGuard::Admin(admin) = guard else {
-        let unknown = || {
-            ApiError::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
-        };
-        let route = ApiRoute::parse_probe(uri.path()).ok_or_else(unknown)?;
-        return Ok((allow_method(route, method)?, None));
-    };
-    rules::check_host(&admin.hosts, uri, headers)?;
-    rules::check_origin(secure, headers)?;
-    let route = ApiRoute::parse(uri.path());
-    let holder = if route.as_ref().is_some_and(ApiRoute::is_open) {
-        None
-    } else {
-        Some(admin.tokens.holder(headers)?)
-    };
-    let unknown = || ApiError::not_found(format!("no such route; there are {}", LIST.join(", ")));
-    let route = allow_method(route.ok_or_else(unknown)?, method)?;
-    if route.is_change() {
-        rules::check_json(headers)?;
-    }
-    Ok((route, holder))
 }
 
 fn allow_method(route: ApiRoute, method: &Method) -> Result<ApiRoute, ApiError> {
@@ -215,6 +348,21 @@ fn readiness(server: &Server) -> Reply {
         return reply(StatusCode::OK, "text/plain", "ready\n");
     };
     reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why)
+}
+
+/// Answers with the text in force, or with 304 where the client has it.
+fn configuration(server: &Server, headers: &HeaderMap) -> Result<Reply, ApiError> {
+    let view = snapshot::configuration_text(server);
+    let tag = HeaderValue::try_from(format!("\"{}-{}\"", view.number, view.hash));
+    let tag =
+        tag.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let mut reply = if headers.get(IF_NONE_MATCH) == Some(&tag) {
+        reply(StatusCode::NOT_MODIFIED, "application/json", "")
+    } else {
+        json(StatusCode::OK, &view)
+    };
+    reply.headers_mut().insert(ETAG, tag);
+    Ok(reply)
 }
 
 async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, ApiError> {

@@ -13,20 +13,11 @@ use crate::base::rate::Rate;
 use crate::base::units::parse_duration;
 use crate::config::{self, defaults};
 use crate::relay::Filter;
+use crate::server::DrainRequest;
 use crate::server::jobs::DrainRate;
 
 /// Longest time of a job, as in the configuration.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// Decoded drain: what it does to the live connections.
-pub(super) enum DrainRequest {
-    /// Goes on with a running job, else starts one at the pool's `drain`, if it has one.
-    Default(Option<DrainRate>),
-    /// Starts a job.
-    Rate(DrainRate),
-    /// Ends no connection.
-    Keep,
-}
 
 /// Body of a drain. Members that are given replace those of the pool's `drain`.
 #[derive(Debug, Default, Deserialize)]

@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use super::api::Api;
+use super::api::{Api, RequestOrigin};
 use super::endpoint_connections::{EndpointConnection, EndpointConnections};
 use super::guard::EndpointGuard;
 use super::stall::Unstalled;
@@ -48,9 +48,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Length of the kernel's queue of connections not yet accepted.
 pub(super) const BACKLOG: u32 = 128;
 
-const SLOW_HEAD: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 54\r\n\
-    connection: close\r\n\r\n{\"error\": \"the head did not arrive within 5 seconds\"}\n";
+const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    content-type: application/problem+json\r\ncontent-length: 174\r\nconnection: close\r\n\r\n\
+    {\"type\": \"about:blank\", \"title\": \"Request Timeout\", \"status\": 408, \
+    \"detail\": \"the head did not arrive within 5 seconds\", \
+    \"error\": \"the head did not arrive within 5 seconds\"}\n";
 
 /// Running endpoint. Dropping it stops accepting; requests in progress are finished.
 pub(super) struct HttpEndpoint {
@@ -161,7 +163,7 @@ impl EndpointShared {
             return Ok(Some((stream, connections.enter(peer, permit))));
         }
         debug!(reason = "denied", "admin: connection refused");
-        let denied = &guard.refused(&self.api.refused).denied;
+        let denied = &guard.refused(&self.api.state.refused).denied;
         denied.fetch_add(1, Relaxed);
         stream.reset_on_close();
         Ok(None)
@@ -170,7 +172,7 @@ impl EndpointShared {
     fn count_silent(&self) {
         debug!(reason = "silent", "admin: silent connection closed");
         let guard = self.guard.load();
-        let silent = &guard.refused(&self.api.refused).silent;
+        let silent = &guard.refused(&self.api.state.refused).silent;
         silent.fetch_add(1, Relaxed);
     }
 }
@@ -292,12 +294,15 @@ async fn serve_http<S>(
         let (shared, client) = answering.clone();
         async move {
             client.speak();
-            let guard = shared.guard.load_full();
-            let reply = shared
-                .api
-                .answer(&guard, secure, client.peer, request)
-                .await;
-            client.fall_silent();
+            let origin = RequestOrigin {
+                guard: shared.guard.load_full(),
+                current: Arc::clone(&shared.guard),
+                stop: shared.stop.clone(),
+                secure,
+                client,
+            };
+            let reply = shared.api.answer(&origin, request).await;
+            origin.client.fall_silent();
             Ok::<_, std::convert::Infallible>(reply)
         }
     });

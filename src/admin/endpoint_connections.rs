@@ -34,7 +34,8 @@ pub(super) struct EndpointConnection {
     silent: Mutex<Option<SilentId>>,
     /// Cancelled when its permit is needed.
     pub leave: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    /// `None`: it views events, and holds the permit of a viewer.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl EndpointConnections {
@@ -80,7 +81,7 @@ impl EndpointConnections {
             has_spoken: AtomicBool::new(false),
             silent: Mutex::new(None),
             leave: CancellationToken::new(),
-            _permit: permit,
+            permit: Mutex::new(Some(permit)),
         };
         connection.fall_silent();
         connection
@@ -88,10 +89,19 @@ impl EndpointConnections {
 }
 
 impl EndpointConnection {
+    /// Marks it as silent, unless it views events: those come until its stream ends.
     pub(super) fn fall_silent(&self) {
+        if lock(&self.permit).is_none() {
+            return;
+        }
         let silent = lock(&self.connections.silent).push(self.source, self.leave.clone());
         *lock(&self.silent) = Some(silent);
         self.connections.changed.notify_waiters();
+    }
+
+    /// Gives its permit back: its next request is its last.
+    pub(super) fn become_viewer(&self) {
+        drop(lock(&self.permit).take());
     }
 
     pub(super) fn speak(&self) {

@@ -1,26 +1,28 @@
 //! Endpoints of the admin side, which follow the reloads of the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
 use serde::Deserialize as _;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::api::Api;
+use super::api::{AdminState, Api};
 use super::endpoint::{BACKLOG, HttpEndpoint};
+use super::events::Feed;
 use super::guard::EndpointGuard;
-use super::refusals::{RefusalTotals, RefusalValues};
+use super::refusals::RefusalValues;
+use super::sessions::Sessions;
 use crate::config::{Bind, Config, FileRights};
 use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, ReloadParticipant, Server};
 
 /// Endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub(crate) struct AdminServer {
-    server: Weak<Server>,
+    state: Arc<AdminState>,
     runtime: Handle,
     bound: Arc<Mutex<Endpoints>>,
-    refused: Arc<RefusalTotals>,
 }
 
 #[derive(Default)]
@@ -45,10 +47,14 @@ impl AdminServer {
     /// with its listeners.
     pub(crate) fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
         let admin = Arc::new(AdminServer {
-            server: Arc::downgrade(server),
+            state: Arc::new(AdminState {
+                server: Arc::downgrade(server),
+                refused: Arc::default(),
+                feed: Feed::new(epoch(server)),
+                sessions: Sessions::default(),
+            }),
             runtime: server.control_runtime(),
             bound: Arc::default(),
-            refused: Arc::default(),
         });
         server.add_participant(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
         admin
@@ -144,11 +150,11 @@ impl ReloadParticipant for AdminServer {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let (admin, metrics) = (self.prepare_admin(config)?, self.prepare_metrics(config)?);
         let (bound, runtime) = (Arc::clone(&self.bound), self.runtime.clone());
-        let (server, refused) = (Weak::clone(&self.server), Arc::clone(&self.refused));
+        let state = Arc::clone(&self.state);
         Ok(Box::new(move || {
             let mut bound = lock(&bound);
-            admin.take("admin", &mut bound.admin, &runtime, (&server, &refused));
-            metrics.take("metrics", &mut bound.metrics, &runtime, (&server, &refused));
+            admin.take("admin", &mut bound.admin, &runtime, &state);
+            metrics.take("metrics", &mut bound.metrics, &runtime, &state);
         }))
     }
 
@@ -183,19 +189,18 @@ impl ReloadParticipant for AdminServer {
     fn resume(&self) {
         let mut endpoints = self.endpoints();
         for endpoint in endpoints.all_mut() {
-            let api = Api::new(Weak::clone(&self.server), Arc::clone(&self.refused));
-            endpoint.resume(&self.runtime, api);
+            endpoint.resume(&self.runtime, Api::new(Arc::clone(&self.state)));
         }
     }
 
     fn totals(&self) -> serde_json::Value {
-        serde_json::to_value(RefusalValues::of(&self.refused)).unwrap_or_default()
+        serde_json::to_value(RefusalValues::of(&self.state.refused)).unwrap_or_default()
     }
 
     fn add_growth(&self, before: &serde_json::Value, now: &serde_json::Value) {
         let read = |value: &serde_json::Value| RefusalValues::deserialize(value).ok();
         if let Some(now) = read(now) {
-            now.add_growth(&read(before).unwrap_or_default(), &self.refused);
+            now.add_growth(&read(before).unwrap_or_default(), &self.state.refused);
         }
     }
 }
@@ -216,11 +221,11 @@ impl EndpointChange {
         what: &str,
         present: &mut Option<HttpEndpoint>,
         runtime: &Handle,
-        (server, refused): (&Weak<Server>, &Arc<RefusalTotals>),
+        state: &Arc<AdminState>,
     ) {
         match (self, present.as_ref()) {
             (EndpointChange::Keep(guard, rights), Some(endpoint)) => {
-                follow_tls(server, &guard);
+                follow_tls(&state.server, &guard);
                 endpoint.update(guard);
                 let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
                 if let Some(Err(error)) = set {
@@ -235,14 +240,14 @@ impl EndpointChange {
                 },
                 _,
             ) => {
-                follow_tls(server, &guard);
+                follow_tls(&state.server, &guard);
                 info!(listener = what, address = %bound.local(), "listening");
                 let next = HttpEndpoint::start(
                     runtime,
                     configured,
                     bound,
                     Arc::new(ArcSwap::from_pointee(guard)),
-                    Api::new(Weak::clone(server), Arc::clone(refused)),
+                    Api::new(Arc::clone(state)),
                 );
                 if let Some(before) = present.replace(next) {
                     before.leave(runtime);
@@ -251,6 +256,12 @@ impl EndpointChange {
             (EndpointChange::Close | EndpointChange::Keep(..), _) => *present = None,
         }
     }
+}
+
+/// Names a process in the ids of its events.
+fn epoch(server: &Server) -> String {
+    let since = server.started_at().duration_since(UNIX_EPOCH);
+    format!("{:x}", since.unwrap_or_default().as_micros())
 }
 
 /// Lets the server renew the certificate of the endpoint as those of the listeners.

@@ -29,6 +29,8 @@ pub(super) struct AdminGuard {
     pub hosts: Hosts,
     pub tokens: Tokens,
     pub tls: Option<Arc<TlsAcceptor>>,
+    /// Name of the cookie of its sessions: browsers keep one jar for all ports of a host.
+    pub cookie: String,
     access: AccessList,
 }
 
@@ -51,6 +53,7 @@ impl EndpointGuard {
             hosts,
             tokens,
             tls,
+            cookie: cookie_name(bound),
             access,
         })))
     }
@@ -91,6 +94,13 @@ impl EndpointGuard {
             EndpointGuard::Admin(guard) => guard.tls.as_ref(),
             EndpointGuard::Metrics(_) => None,
         }
+    }
+}
+
+fn cookie_name(bound: &Bind) -> String {
+    match bound {
+        Bind::Tcp(address) => format!("evenkeel-{}", address.port()),
+        Bind::Unix(_) => "evenkeel".to_owned(),
     }
 }
 

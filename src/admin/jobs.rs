@@ -8,14 +8,14 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::body::{ApiBody, EmptyBody, read_json};
-use super::drain::{DrainRequest, FilterBody};
+use super::drain::FilterBody;
 use super::filter_names;
 use super::reply::{ApiError, Reply, json};
 use super::snapshot;
 use super::view::{JobView, JobsView};
 use crate::config::BackendName;
-use crate::server::Server;
 use crate::server::jobs::{Job, JobAction, JobRequest, JobTarget, TooMany};
+use crate::server::{DrainRequest, Server};
 
 /// Longest wait of an answer for the first count of a job.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,35 +45,33 @@ pub(super) async fn apply_drain(
     target: JobTarget,
     request: DrainRequest,
 ) -> Result<Option<Arc<Job>>, ApiError> {
-    let running = server.jobs().of(&target);
-    let rate = match request {
-        DrainRequest::Keep => {
-            if let Some(job) = running {
-                server.abort_job(job.id);
-            }
-            server.jobs().abort_of(&target);
-            return Ok(None);
-        }
-        DrainRequest::Default(_) if running.is_some() => return Ok(running),
-        DrainRequest::Default(None) => return Ok(None),
-        DrainRequest::Default(Some(rate)) | DrainRequest::Rate(rate) => rate,
-    };
-    let request = JobRequest::drain(target, rate);
-    start(server, request).await.map(Some)
+    let running = server.jobs().of(&target).map(|job| job.id);
+    let job = server.apply_drain(target, request).map_err(busy)?;
+    if let Some(job) = job.as_ref().filter(|job| Some(job.id) != running) {
+        tell(job).await;
+    }
+    Ok(job)
 }
 
-/// Starts a job and logs it. Waits until it has counted its connections, so that the answer says
-/// how many there are.
 async fn start(server: &Server, request: JobRequest) -> Result<Arc<Job>, ApiError> {
-    let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.start_job(request).map_err(busy)?;
+    tell(&job).await;
+    Ok(job)
+}
+
+fn busy(error: TooMany) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+/// Logs a job that has started. Waits until it has counted its connections, so that the answer says
+/// how many there are.
+async fn tell(job: &Job) {
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
-    let JobView { target, pace, .. } = snapshot::job(&job);
+    let JobView { target, pace, .. } = snapshot::job(job);
     info!(
         job = job.id,
         target, pace, "operator ends or moves connections"
     );
-    Ok(job)
 }
 
 pub(super) fn list(server: &Server) -> Reply {

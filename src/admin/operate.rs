@@ -11,14 +11,15 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::body::{ApiBody, EmptyBody, read_json};
-use super::drain::{DrainBody, DrainRequest};
+use super::drain::DrainBody;
 use super::reply::{ApiError, Reply, json};
 use super::route::{BackendPath, ListenerAction};
-use super::{jobs, snapshot};
+use super::{cluster, jobs, snapshot};
 use crate::base::units::parse_duration;
+use crate::cluster::{OperatorValue, SharedDrain};
 use crate::pool::{Backend, OperatorState, Pool};
 use crate::server::jobs::{Job, JobTarget};
-use crate::server::{ListenerStatus, Server};
+use crate::server::{DrainRequest, ListenerStatus, Server};
 
 /// Limit of drains that wait at once: each holds a connection of the endpoint.
 pub(super) const MAX_WAITERS: usize = 32;
@@ -62,7 +63,7 @@ impl Operations {
         state: OperatorState,
         parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
-        let wait = parse_wait(parameters.query, state != OperatorState::Ready)?;
+        let query = OperateQuery::parse(parameters.query, state != OperatorState::Ready, true)?;
         let (pool, backend) = find_backend(server, path)?;
         let request = if state == OperatorState::Drain {
             let body: DrainBody = read_json(parameters.body).await?;
@@ -71,11 +72,18 @@ impl Operations {
             read_json::<EmptyBody>(parameters.body).await?;
             DrainRequest::Default(None)
         };
+        let value = match state {
+            OperatorState::Ready => OperatorValue::Ready,
+            OperatorState::Maint => OperatorValue::Maint,
+            OperatorState::Drain => OperatorValue::Drain(SharedDrain::from(&request)),
+        };
+        let shared = cluster::share(server, &backend, value, query.local).await?;
         info!(pool = %pool.name(), backend = %backend.name(), to = %state, "operator sets the state");
         server.set_operator(&backend, state);
         let target = JobTarget::Backend(Arc::clone(&backend));
-        let job = self.apply(server, target, request, wait).await?;
-        let view = snapshot::operated(&pool, &backend, job.as_deref());
+        let job = self.apply(server, target, request, query.wait).await?;
+        let spread = cluster::spread(server, shared, query.wait).await;
+        let view = snapshot::operated(&pool, &backend, job.as_deref(), spread);
         Ok(json(StatusCode::OK, &view))
     }
 
@@ -87,7 +95,7 @@ impl Operations {
         parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let is_drain = action == ListenerAction::Drain;
-        let wait = parse_wait(parameters.query, is_drain)?;
+        let wait = OperateQuery::parse(parameters.query, is_drain, false)?.wait;
         let request = if is_drain {
             let body: DrainBody = read_json(parameters.body).await?;
             body.decode(None)?
@@ -166,20 +174,24 @@ fn drain_listener(server: &Server, name: &str, drain: bool) -> Result<ListenerSt
 pub(super) async fn set_weight(
     server: &Server,
     path: &BackendPath,
-    body: impl ApiBody,
+    parameters: Parameters<'_, impl ApiBody>,
 ) -> Result<Reply, ApiError> {
+    let query = OperateQuery::parse(parameters.query, false, true)?;
     let (pool, backend) = find_backend(server, path)?;
-    let WeightBody { weight } = read_json(body).await?;
+    let WeightBody { weight } = read_json(parameters.body).await?;
     if weight.is_some_and(|weight| weight > MAX_WEIGHT) {
         return Err(ApiError::bad_request(format!(
             "weight must be 0..={MAX_WEIGHT}, or null for the configured one"
         )));
     }
+    let value = OperatorValue::Weight(weight);
+    let shared = cluster::share(server, &backend, value, query.local).await?;
     let shown = weight.map_or("configured".to_owned(), |weight| weight.to_string());
     info!(pool = %pool.name(), backend = %backend.name(), weight = shown, "operator sets the weight");
     backend.set_weight(weight);
     let job = server.jobs().of(&JobTarget::Backend(Arc::clone(&backend)));
-    let view = snapshot::operated(&pool, &backend, job.as_deref());
+    let spread = cluster::spread(server, shared, None).await;
+    let view = snapshot::operated(&pool, &backend, job.as_deref(), spread);
     Ok(json(StatusCode::OK, &view))
 }
 
@@ -228,19 +240,50 @@ pub(super) fn find_backend(
     Ok((pool, backend))
 }
 
-/// Parses `wait=60s`, which only a drain or maint may have; anything else is an error, not ignored.
-fn parse_wait(query: Option<&str>, is_allowed: bool) -> Result<Option<Duration>, ApiError> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else {
-        return Ok(None);
-    };
-    let parse = || {
-        let value = query.strip_prefix("wait=").filter(|_| is_allowed)?;
-        let text = percent_decode_str(value).decode_utf8().ok()?;
-        parse_duration(&text).ok().filter(|&wait| wait <= MAX_WAIT)
-    };
-    parse().map(Some).ok_or_else(|| {
-        ApiError::bad_request(format!(
-            "query {query:?} is not understood; allowed: wait=DURATION, at most 1h, with drain or maint"
-        ))
-    })
+/// Query of an operation.
+struct OperateQuery {
+    wait: Option<Duration>,
+    /// The store of the cluster is not waited for.
+    local: bool,
+}
+
+impl OperateQuery {
+    /// Parses `wait=60s`, which only a drain or maint may have, and `local=true`, which only a
+    /// backend may have; anything else is an error, not ignored.
+    fn parse(
+        query: Option<&str>,
+        may_wait: bool,
+        may_be_local: bool,
+    ) -> Result<OperateQuery, ApiError> {
+        let mut parsed = OperateQuery {
+            wait: None,
+            local: false,
+        };
+        let parts = query.unwrap_or_default().split('&');
+        for part in parts.filter(|part| !part.is_empty()) {
+            let read = match part.split_once('=') {
+                Some(("wait", value)) if may_wait => {
+                    parsed.wait = read_wait(value);
+                    parsed.wait.is_some()
+                }
+                Some(("local", value @ ("true" | "false"))) if may_be_local => {
+                    parsed.local = value == "true";
+                    true
+                }
+                _ => false,
+            };
+            if !read {
+                return Err(ApiError::bad_request(format!(
+                    "query {part:?} is not understood; allowed: wait=DURATION, at most 1h, with \
+                     drain or maint; local=true with a backend"
+                )));
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn read_wait(value: &str) -> Option<Duration> {
+    let text = percent_decode_str(value).decode_utf8().ok()?;
+    parse_duration(&text).ok().filter(|&wait| wait <= MAX_WAIT)
 }

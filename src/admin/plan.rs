@@ -39,9 +39,11 @@ pub(super) async fn plan(
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
     match server.plan(configuration).await {
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
-        Err(messages) => {
+        Err(errors) => {
             let message = "the configuration has errors";
-            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message).with_details(messages))
+            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+                .with_details(errors.messages)
+                .with_drawn(errors.drawn))
         }
     }
 }

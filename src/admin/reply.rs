@@ -2,17 +2,20 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
 use serde::Serialize;
 
+use super::events::EventBody;
 use super::page_body::PageBody;
 use super::view::ErrorView;
 
-/// An answer: whole, or as it is being written.
-pub(super) type Reply = Response<Either<Full<Bytes>, PageBody>>;
+/// Body of an answer: whole, as it is being written, or events as they happen.
+pub(super) type ReplyBody = Either<Full<Bytes>, Either<PageBody, EventBody>>;
+
+pub(super) type Reply = Response<ReplyBody>;
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     match serde_json::to_vec_pretty(value) {
@@ -34,14 +37,19 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
 
 /// An answer whose length is not known yet.
 pub(super) fn streamed(kind: &'static str, body: PageBody) -> Reply {
-    with_headers(StatusCode::OK, kind, Either::Right(body))
+    with_headers(StatusCode::OK, kind, Either::Right(Either::Left(body)))
 }
 
-fn with_headers(
-    status: StatusCode,
-    kind: &'static str,
-    body: Either<Full<Bytes>, PageBody>,
-) -> Reply {
+/// An answer that goes on until its stream ends. Its connection is of no other use then.
+pub(super) fn events(body: EventBody) -> Reply {
+    let body = Either::Right(Either::Right(body));
+    let mut reply = with_headers(StatusCode::OK, "text/event-stream", body);
+    let close = HeaderValue::from_static("close");
+    reply.headers_mut().insert(CONNECTION, close);
+    reply
+}
+
+fn with_headers(status: StatusCode, kind: &'static str, body: ReplyBody) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
@@ -76,11 +84,7 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError {
             status,
-            view: ErrorView {
-                error: message.into(),
-                errors: Vec::new(),
-                drawn: None,
-            },
+            view: ErrorView::new(status, message.into()),
             header: ExtraHeader::None,
         }
     }
@@ -126,6 +130,12 @@ impl ApiError {
         self
     }
 
+    /// The request may be sent again with `?local=true`.
+    pub(super) fn with_local(mut self) -> ApiError {
+        self.view.local = true;
+        self
+    }
+
     pub(super) fn with_drawn(mut self, drawn: Option<String>) -> ApiError {
         self.view.drawn = drawn;
         self
@@ -133,6 +143,8 @@ impl ApiError {
 
     pub(super) fn into_reply(self) -> Reply {
         let mut reply = json(self.status, &self.view);
+        let problem = HeaderValue::from_static("application/problem+json");
+        reply.headers_mut().insert(CONTENT_TYPE, problem);
         let header = match self.header {
             ExtraHeader::None => None,
             ExtraHeader::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),

@@ -4,6 +4,7 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::dashboard::{self, Asset};
 use crate::pool::OperatorState;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub(super) enum ApiRoute {
     Healthz,
     Readyz,
     Metrics,
+    /// A file of the dashboard.
+    Asset(&'static Asset),
+    /// Whose the session is, or a login.
+    Login,
+    Logout,
+    Index,
+    OpenApi,
+    Events,
+    /// The text in force.
+    Configuration,
     Status,
     Listeners,
     Pools,
@@ -56,42 +67,16 @@ pub(super) enum ListenerAction {
 /// Methods of a route that changes nothing.
 const READ: &str = "GET, HEAD";
 
-/// Routes, as they are listed where a path is not known.
-pub(super) const LIST: &[&str] = &[
-    "GET /api/v1/status",
-    "GET /api/v1/listeners",
-    "POST /api/v1/listeners/LISTENER/drain?wait=60s",
-    "POST /api/v1/listeners/LISTENER/ready",
-    "GET /api/v1/pools",
-    "GET /api/v1/pools/POOL",
-    "POST /api/v1/pools/POOL/discover/accept",
-    "GET /api/v1/pools/POOL/backends/BACKEND",
-    "POST /api/v1/pools/POOL/backends/BACKEND/ready",
-    "POST /api/v1/pools/POOL/backends/BACKEND/drain?wait=60s",
-    "POST /api/v1/pools/POOL/backends/BACKEND/maint",
-    "PUT /api/v1/pools/POOL/backends/BACKEND/weight",
-    "GET /api/v1/connections?pool=chat&min_idle=1h",
-    "DELETE /api/v1/connections/ID",
-    "POST /api/v1/connections/close",
-    "POST /api/v1/connections/move",
-    "GET /api/v1/jobs",
-    "GET /api/v1/jobs/ID",
-    "POST /api/v1/jobs/ID/abort",
-    "POST /api/v1/reload",
-    "POST /api/v1/plan",
-    "POST /api/v1/upgrade",
-    "GET /healthz",
-    "GET /readyz",
-    "GET /metrics",
-];
-
 impl ApiRoute {
     /// Parses a path. Names are percent-decoded after the path was split, so a name may hold any
     /// character.
     pub(super) fn parse(path: &str) -> Option<ApiRoute> {
         let Some(api) = path.strip_prefix("/api/v1/") else {
-            return ApiRoute::parse_probe(path);
+            return ApiRoute::parse_page(path);
         };
+        if api.is_empty() {
+            return Some(ApiRoute::Index);
+        }
         let segments: Vec<String> = api.split('/').map(decode).collect::<Option<_>>()?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let target = |pool: &str, backend: &str| BackendPath {
@@ -99,6 +84,9 @@ impl ApiRoute {
             backend: backend.into(),
         };
         match segments.as_slice() {
+            ["openapi.json"] => Some(ApiRoute::OpenApi),
+            ["events"] => Some(ApiRoute::Events),
+            ["configuration"] => Some(ApiRoute::Configuration),
             ["status"] => Some(ApiRoute::Status),
             ["listeners"] => Some(ApiRoute::Listeners),
             ["listeners", name, word] => Some(ApiRoute::OperateListener(
@@ -132,6 +120,16 @@ impl ApiRoute {
         }
     }
 
+    /// Parses what is not below `/api/v1/`.
+    fn parse_page(path: &str) -> Option<ApiRoute> {
+        match path {
+            "/api/v1" => Some(ApiRoute::Index),
+            "/login" => Some(ApiRoute::Login),
+            "/logout" => Some(ApiRoute::Logout),
+            _ => ApiRoute::parse_probe(path).or_else(|| dashboard::find(path).map(ApiRoute::Asset)),
+        }
+    }
+
     /// Parses `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
     pub(super) fn parse_probe(path: &str) -> Option<ApiRoute> {
         match path {
@@ -153,7 +151,9 @@ impl ApiRoute {
             | ApiRoute::Upgrade
             | ApiRoute::Close
             | ApiRoute::Move
+            | ApiRoute::Logout
             | ApiRoute::AbortJob(_) => "POST",
+            ApiRoute::Login => "GET, HEAD, POST",
             ApiRoute::Weight(_) => "PUT, POST",
             ApiRoute::Connection(_) => "DELETE",
             _ => READ,
@@ -166,14 +166,15 @@ impl ApiRoute {
             .any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether the rules for changes apply and a JSON body is needed: a plan's is a configuration.
+    /// Whether the rules for changes apply to every request, and a JSON body is needed: a plan's
+    /// is a configuration.
     pub(super) fn is_change(&self) -> bool {
-        self.methods() != READ
+        self.methods() != READ && *self != ApiRoute::Login
     }
 
-    /// Whether it changes something; a plan does not.
+    /// Whether it changes something of the server; a plan does not, nor does the end of a session.
     pub(super) fn acts(&self) -> bool {
-        self.is_change() && *self != ApiRoute::Plan
+        self.is_change() && !matches!(self, ApiRoute::Plan | ApiRoute::Logout)
     }
 
     /// Whether it shows counters of bytes.
@@ -189,9 +190,16 @@ impl ApiRoute {
         )
     }
 
-    /// Whether it needs no token: it says only yes or no, and probes cannot hold secrets.
+    /// Whether it needs no token: it says only yes or no, and probes cannot hold secrets; or it is
+    /// the page that asks for the token.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, ApiRoute::Healthz | ApiRoute::Readyz)
+        let is_probe = matches!(self, ApiRoute::Healthz | ApiRoute::Readyz);
+        is_probe || self.is_page() || matches!(self, ApiRoute::Login | ApiRoute::Logout)
+    }
+
+    /// Whether it is a file of the dashboard, to which a link of another site may lead.
+    pub(super) fn is_page(&self) -> bool {
+        matches!(self, ApiRoute::Asset(_))
     }
 }
 
@@ -219,6 +227,7 @@ fn decode(segment: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::ROUTES;
     use super::*;
 
     fn target(pool: &str, backend: &str) -> BackendPath {
@@ -230,20 +239,20 @@ mod tests {
 
     #[test]
     fn every_listed_route_is_known_and_allows_its_method() {
-        for line in LIST {
-            let (method, path) = line.split_once(' ').unwrap();
-            let path = path.split('?').next().unwrap();
-            let route = ApiRoute::parse(path).unwrap_or_else(|| panic!("{line}"));
-            assert!(route.allows(&method.parse().unwrap()), "{line}");
+        for entry in ROUTES {
+            let route = ApiRoute::parse(entry.path).unwrap_or_else(|| panic!("{entry:?}"));
+            assert!(route.allows(&entry.method.parse().unwrap()), "{entry:?}");
         }
     }
 
     #[test]
     fn a_change_is_never_a_get() {
-        for line in LIST {
-            let path = line.split([' ', '?']).nth(1).unwrap();
-            let route = ApiRoute::parse(path).unwrap();
-            assert_ne!(route.is_change(), route.allows(&Method::GET), "{line}");
+        for entry in ROUTES {
+            let route = ApiRoute::parse(entry.path).unwrap();
+            assert!(
+                !(route.is_change() && route.allows(&Method::GET)),
+                "{entry:?}"
+            );
         }
     }
 
@@ -261,10 +270,11 @@ mod tests {
     #[test]
     fn unknown_paths_are_not_routes() {
         for path in [
-            "/",
-            "/api/v1",
-            "/api/v1/",
+            "",
+            "/api",
+            "/api/v1//",
             "/api/v2/status",
+            "/assets/none.js",
             "/api/v1/pools/",
             "/api/v1/pools/a/backends/b/stop",
             "/api/v1/pools/a/backends//drain",

@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::view::*;
-use super::{filter, process};
+use super::{cluster, filter, process};
 use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
 use crate::discovery::{FaultKind, LookupValues, MemberCounts, SetReport};
@@ -13,6 +13,7 @@ use crate::pool::{Backend, Pool};
 use crate::relay::{ConnectionInfo, Cursor, TablePage};
 use crate::server::jobs::{DrainRate, Job, JobAction, JobTarget};
 use crate::server::{ListenerState, ListenerStatus, Server};
+use crate::tls::CertificateFacts;
 
 pub(super) fn status(server: &Server) -> StatusView {
     status_with(server, pools(server))
@@ -41,10 +42,11 @@ fn status_with(server: &Server, pools: Vec<PoolView>) -> StatusView {
         pools,
         jobs: running(server),
         upgrade: upgrade(server),
+        cluster: cluster::status(server),
     }
 }
 
-fn upgrade(server: &Server) -> UpgradeView {
+pub(super) fn upgrade(server: &Server) -> UpgradeView {
     let status = server.upgrade_status();
     let (at, reasons) = status.last_error.unzip();
     UpgradeView {
@@ -105,7 +107,11 @@ fn process(server: &Server) -> ProcessView {
 
 fn configuration(server: &Server) -> ConfigurationView {
     let reloads = server.reloads();
+    let in_force = server.configuration();
     ConfigurationView {
+        number: in_force.number,
+        hash: in_force.hash.clone(),
+        loaded_at: stamp(in_force.loaded_at),
         file: server.source().file().display().to_string(),
         reloads_ok: reloads.ok,
         reloads_failed: reloads.failed,
@@ -114,7 +120,28 @@ fn configuration(server: &Server) -> ConfigurationView {
     }
 }
 
-fn listener(status: &ListenerStatus) -> ListenerView {
+pub(super) fn configuration_text(server: &Server) -> ConfigurationTextView {
+    let in_force = server.configuration();
+    ConfigurationTextView {
+        file: server.source().file().display().to_string(),
+        number: in_force.number,
+        hash: in_force.hash.clone(),
+        loaded_at: stamp(in_force.loaded_at),
+        text: in_force.text.to_string(),
+    }
+}
+
+pub(super) fn hello(server: &Server) -> HelloEvent {
+    HelloEvent {
+        process: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: stamp(server.started_at()),
+        configuration: server.configuration().number,
+        resumed: false,
+    }
+}
+
+pub(super) fn listener(status: &ListenerStatus) -> ListenerView {
     let counters = &status.counters;
     let ends = counters
         .ends
@@ -126,15 +153,6 @@ fn listener(status: &ListenerStatus) -> ListenerView {
             how: end.how.word().to_owned(),
             count,
         });
-    let certificates = status
-        .certificates
-        .iter()
-        .map(|certificate| CertificateView {
-            cert: certificate.cert.display().to_string(),
-            name: certificate.subject.clone(),
-            not_after: stamp(certificate.not_after),
-            days_left: days_left(certificate.not_after, SystemTime::now()),
-        });
     ListenerView {
         name: status.name.clone(),
         bind: status.bind.to_string(),
@@ -144,9 +162,19 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         refused: counters.refused.total(),
         refusals: refusals(&counters.refused),
         ends: ends.collect(),
-        certificates: certificates.collect(),
+        certificates: certificates(status),
         certificate_error: status.certificate_error.clone(),
     }
+}
+
+pub(super) fn certificates(status: &ListenerStatus) -> Vec<CertificateView> {
+    let view = |certificate: &CertificateFacts| CertificateView {
+        cert: certificate.cert.display().to_string(),
+        name: certificate.subject.clone(),
+        not_after: stamp(certificate.not_after),
+        days_left: days_left(certificate.not_after, SystemTime::now()),
+    };
+    status.certificates.iter().map(view).collect()
 }
 
 /// Rounded down: what ends within a day has none left.
@@ -175,7 +203,7 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
     }
 }
 
-fn pool_without_backends(server: &Server, pool: &Pool) -> PoolView {
+pub(super) fn pool_without_backends(server: &Server, pool: &Pool) -> PoolView {
     let lookups = server.lookups(pool.name());
     let failing = lookups
         .as_ref()
@@ -264,6 +292,7 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         operator: backend.operator().as_str().to_owned(),
         discovery: backend.discovery().as_str().to_owned(),
         check: check_word(pool, backend).to_owned(),
+        check_reason: backend.check_reason(),
         weight: backend.weight(),
         backup: backend.backup(),
         max_connections: backend.max_connections(),
@@ -275,8 +304,16 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     }
 }
 
-pub(super) fn operated(pool: &Pool, one: &Backend, job: Option<&Job>) -> OperatedView {
-    OperatedView::new(backend(pool, one), job.map(self::job))
+pub(super) fn operated(
+    pool: &Pool,
+    one: &Backend,
+    job: Option<&Job>,
+    spread: Option<SpreadView>,
+) -> OperatedView {
+    OperatedView {
+        cluster: spread,
+        ..OperatedView::new(backend(pool, one), job.map(self::job))
+    }
 }
 
 pub(super) fn operated_listener(
@@ -323,6 +360,7 @@ pub(super) fn job(job: &Job) -> JobView {
         deadline,
         after,
         close_frame,
+        is_local: _,
     } = &job.pace;
     let rate = rate.map(|rate| rate.to_string());
     let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
@@ -355,7 +393,7 @@ fn target_name(job: &Job) -> String {
     }
 }
 
-fn check_word(pool: &Pool, backend: &Backend) -> &'static str {
+pub(super) fn check_word(pool: &Pool, backend: &Backend) -> &'static str {
     match (&pool.settings().check, backend.check_up()) {
         (None, _) => "none",
         (Some(_), _) if !backend.is_checked() => "unchecked",
@@ -381,7 +419,7 @@ fn protocol_word(protocol: Protocol) -> &'static str {
     }
 }
 
-fn listener_word(state: ListenerState) -> &'static str {
+pub(super) fn listener_word(state: ListenerState) -> &'static str {
     match state {
         ListenerState::Listening => "listening",
         ListenerState::Draining => "draining",

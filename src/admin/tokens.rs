@@ -4,13 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
 use super::reply::ApiError;
 use super::route::ApiRoute;
-use super::rules;
 use crate::config::{Admin, AdminRole, BackendName};
 
 /// Limit of a token file, which holds one line.
@@ -18,11 +16,13 @@ const MAX_TOKEN_FILE_BYTES: usize = 4096;
 
 /// Valid tokens. Without any, every client may do everything.
 #[derive(Default)]
-pub(super) struct Tokens(Vec<Token>);
+pub(super) struct Tokens(Vec<Arc<Token>>);
 
-struct Token {
+/// A token and whose it is.
+#[derive(PartialEq, Eq)]
+pub(super) struct Token {
     secret: String,
-    holder: Arc<TokenHolder>,
+    pub holder: TokenHolder,
 }
 
 /// Holder of a token.
@@ -69,34 +69,35 @@ impl Tokens {
                 same.holder.name
             ));
         }
-        self.0.push(Token {
-            secret,
-            holder: Arc::new(holder),
-        });
+        self.0.push(Arc::new(Token { secret, holder }));
         Ok(())
     }
 
-    /// Finds the holder of a request's token.
-    ///
-    /// # Errors
-    /// The token is missing or unknown.
-    pub(super) fn holder(&self, headers: &HeaderMap) -> Result<Arc<TokenHolder>, ApiError> {
-        if self.is_empty() {
-            return Ok(Arc::new(TokenHolder::operator("none")));
-        }
-        let Some(given) = rules::bearer(headers)? else {
-            return Err(ApiError::unauthorized(
-                "a token is required: send \"Authorization: Bearer TOKEN\"",
-            ));
-        };
-        let mut holder = None;
+    /// Finds the token of this text.
+    pub(super) fn of_secret(&self, given: &str) -> Option<Arc<Token>> {
+        let mut found = None;
         // Compare with all of them, so that the time reveals nothing.
         for token in &self.0 {
             if bool::from(given.as_bytes().ct_eq(token.secret.as_bytes())) {
-                holder = Some(Arc::clone(&token.holder));
+                found = Some(Arc::clone(token));
             }
         }
-        holder.ok_or_else(|| ApiError::unauthorized("the bearer token is wrong"))
+        found
+    }
+
+    /// Whether that token is one of them and its holder may what it might.
+    pub(super) fn has(&self, token: &Token) -> bool {
+        self.0.iter().any(|one| **one == *token)
+    }
+}
+
+#[cfg(test)]
+impl Token {
+    pub(super) fn testing(name: &str) -> Arc<Token> {
+        Arc::new(Token {
+            secret: format!("secret-{name}"),
+            holder: TokenHolder::operator(name),
+        })
     }
 }
 
@@ -119,8 +120,11 @@ impl TokenHolder {
         route: &ApiRoute,
         of_job: impl FnOnce(&str) -> Option<BackendName>,
     ) -> Result<(), ApiError> {
+        if matches!(route, ApiRoute::Configuration) {
+            return self.may_read_text();
+        }
         // A plan only says what a reload would do.
-        if !route.is_change() || matches!(route, ApiRoute::Plan) {
+        if !route.is_change() || matches!(route, ApiRoute::Plan | ApiRoute::Logout) {
             return Ok(());
         }
         let TokenHolder {
@@ -147,6 +151,31 @@ impl TokenHolder {
         }
         let message = format!("token {name:?} may only act on backend {backend}");
         Err(ApiError::forbidden(message))
+    }
+
+    /// The file may hold secrets, as in the header of a check.
+    fn may_read_text(&self) -> Result<(), ApiError> {
+        if self.role == AdminRole::Operate && self.backend.is_none() {
+            return Ok(());
+        }
+        let message = format!(
+            "token {:?} may not read the configuration's text",
+            self.name
+        );
+        Err(ApiError::forbidden(message))
+    }
+
+    /// Word of the role.
+    pub(super) fn role(&self) -> &'static str {
+        match self.role {
+            AdminRole::Read => "read",
+            AdminRole::Operate => "operate",
+        }
+    }
+
+    /// The only backend that it may act on.
+    pub(super) fn backend(&self) -> Option<&BackendName> {
+        self.backend.as_ref()
     }
 }
 
@@ -179,7 +208,6 @@ fn warn_if_readable_by_others(file: &Path) {
 mod tests {
     use super::*;
     use crate::config::{AdminToken, Bind};
-    use http::StatusCode;
 
     fn backend() -> BackendName {
         BackendName {
@@ -269,36 +297,21 @@ mod tests {
         }
         let admin = admin(folder.path());
         let tokens = Tokens::load(&admin).unwrap();
-        let ask = |token: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(token) = token {
-                let value = format!("Bearer {token}").parse().unwrap();
-                headers.insert("authorization", value);
-            }
-            let holder = tokens.holder(&headers);
-            holder.map_or_else(
-                |failure| failure.into_reply().status().to_string(),
-                |one| one.name.clone(),
-            )
+        let ask = |token: &str| {
+            let found = tokens.of_secret(token);
+            found.map_or_else(String::new, |one| one.holder.name.clone())
         };
-        assert_eq!(ask(Some("secret-old")), "token_file");
-        assert_eq!(ask(Some("secret-anna")), "anna");
-        assert_eq!(ask(Some("secret-bert")), "bert");
-        for wrong in [None, Some("secret-"), Some("secret-bert2"), Some("")] {
-            assert_eq!(ask(wrong), StatusCode::UNAUTHORIZED.to_string());
+        assert_eq!(ask("secret-old"), "token_file");
+        assert_eq!(ask("secret-anna"), "anna");
+        assert_eq!(ask("secret-bert"), "bert");
+        for wrong in ["secret-", "secret-bert2", ""] {
+            assert_eq!(ask(wrong), "", "{wrong}");
         }
+        assert!(tokens.has(&tokens.of_secret("secret-anna").unwrap()));
+        assert!(!Tokens::default().has(&tokens.of_secret("secret-anna").unwrap()));
         write("bert", "secret-anna");
         let error = Tokens::load(&admin).err().unwrap();
         assert!(error.contains("\"anna\" has the same token"), "{error}");
-    }
-
-    #[test]
-    fn without_any_everybody_may_ask() {
-        let holder = Tokens::default().holder(&HeaderMap::new()).ok().unwrap();
-        assert_eq!(
-            (holder.name.as_str(), holder.role),
-            ("none", AdminRole::Operate)
-        );
     }
 
     #[test]

@@ -1,14 +1,21 @@
 //! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line.
 //! Times are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
 
+mod cluster;
+mod event;
+mod login;
 mod plan;
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, ListenerValues, Metric, TraceValues, values};
 use crate::pool::PoolValues;
 use crate::server::UpgradeTotals;
+pub(crate) use cluster::*;
+pub(crate) use event::*;
+pub(crate) use login::*;
 pub(crate) use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
@@ -29,6 +36,9 @@ pub(crate) struct StatusView {
     pub jobs: Vec<JobView>,
     #[serde(default)]
     pub upgrade: UpgradeView,
+    /// Absent without `[cluster]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterView>,
 }
 
 /// Upgrades of the process, and of those before it.
@@ -112,6 +122,14 @@ values! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConfigurationView {
     pub file: String,
+    /// 1 at start; grows by 1 with every reload that is applied.
+    #[serde(default)]
+    pub number: u64,
+    /// SHA-256 of the text in force.
+    #[serde(default)]
+    pub hash: String,
+    #[serde(default)]
+    pub loaded_at: String,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
     pub last_reload_at: Option<String>,
@@ -267,6 +285,9 @@ pub(crate) struct BackendView {
     /// Verdict of the active check: `up`, `down`; `unchecked` before the first one and after
     /// maintenance, `none` without a check.
     pub check: String,
+    /// Reason of that verdict.
+    #[serde(default)]
+    pub check_reason: String,
     /// Weight in effect: the operator's if one was set.
     pub weight: u16,
     pub backup: bool,
@@ -291,6 +312,9 @@ pub(crate) struct OperatedView {
     pub backend: BackendView,
     /// Job that ends its connections.
     pub job: Option<JobView>,
+    /// Absent where the state is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<SpreadView>,
 }
 
 impl OperatedView {
@@ -299,6 +323,7 @@ impl OperatedView {
             empty: backend.live == 0,
             backend,
             job,
+            cluster: None,
         }
     }
 }
@@ -411,9 +436,21 @@ pub(crate) struct ReloadView {
     pub changes: Vec<serde_json::Value>,
 }
 
-/// Any answer that is not a success.
+/// Any answer that is not a success: problem details as of RFC 9457, and the fields beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ErrorView {
+    /// `about:blank`: the status says which problem it is.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    #[serde(default)]
+    pub title: String,
+    #[serde(default)]
+    pub status: u16,
+    /// What was wrong with this request.
+    #[serde(default)]
+    pub detail: String,
+    /// The same as `detail`.
     pub error: String,
     /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -421,6 +458,24 @@ pub(crate) struct ErrorView {
     /// Errors of a configuration for people, with lines and carets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<String>,
+    /// `?local=true` would do it on this balancer alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
+}
+
+impl ErrorView {
+    pub(crate) fn new(status: StatusCode, error: String) -> ErrorView {
+        ErrorView {
+            kind: "about:blank".to_owned(),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail: error.clone(),
+            error,
+            errors: Vec::new(),
+            drawn: None,
+            local: false,
+        }
+    }
 }
 
 /// Of a balancer that does not say it yet.

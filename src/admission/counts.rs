@@ -1,7 +1,7 @@
 //! Counts of the connections of one listener, and of those of one source.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::limits::Limits;
@@ -16,6 +16,8 @@ pub(super) struct ListenerCount {
     pub limits: Arc<Limits>,
     live: AtomicU64,
     accepted: Bucket,
+    /// Balancers among which the limits of sources are divided.
+    divisor: AtomicU32,
 }
 
 impl ListenerCount {
@@ -24,7 +26,16 @@ impl ListenerCount {
             limits: Arc::clone(limits),
             live: AtomicU64::new(0),
             accepted: Bucket::default(),
+            divisor: AtomicU32::new(1),
         })
+    }
+
+    fn divisor(&self) -> u64 {
+        self.divisor.load(Ordering::Relaxed).into()
+    }
+
+    pub(super) fn set_divisor(&self, divisor: u32) {
+        self.divisor.store(divisor.max(1), Ordering::Relaxed);
     }
 
     pub(super) fn live(&self) -> u64 {
@@ -59,14 +70,17 @@ impl ListenerCount {
 pub(super) struct SourceCount {
     pub listener: Arc<ListenerCount>,
     live: AtomicU64,
+    /// Connections at the other balancers of the cluster, as they told last.
+    others: AtomicU32,
     accepted: Bucket,
 }
 
 impl SourceCount {
-    pub(super) fn new(listener: &Arc<ListenerCount>) -> Self {
+    pub(super) fn new(listener: &Arc<ListenerCount>, others: u32) -> Self {
         Self {
             listener: Arc::clone(listener),
             live: AtomicU64::new(0),
+            others: AtomicU32::new(others),
             accepted: Bucket::default(),
         }
     }
@@ -74,7 +88,7 @@ impl SourceCount {
     /// Counts one connection of no listener.
     #[cfg(any(test, fuzzing))]
     pub fn unlisted(limits: &Arc<Limits>) -> Arc<Self> {
-        let count = Self::new(&ListenerCount::new(limits));
+        let count = Self::new(&ListenerCount::new(limits), 0);
         count.listener.live.fetch_add(1, Ordering::Relaxed);
         count.live.fetch_add(1, Ordering::Relaxed);
         Arc::new(count)
@@ -83,7 +97,7 @@ impl SourceCount {
     /// Counts one more, unless a limit of the source keeps it out.
     pub(super) fn enter(&self, limits: Option<&PerSource>, now: Duration) -> Result<(), Refusal> {
         let max = limits.map_or(0, |limits| limits.max_connections);
-        if !raise(&self.live, max) {
+        if !self.raise(max) {
             return Err(Refusal::SourceMaxConnections);
         }
         let rate = limits.and_then(|limits| limits.max_connection_rate);
@@ -92,6 +106,26 @@ impl SourceCount {
             return Err(Refusal::SourceMaxConnectionRate);
         }
         Ok(())
+    }
+
+    /// Counts one more, unless there are as many over all balancers as may be.
+    fn raise(&self, max: u64) -> bool {
+        if max == 0 {
+            return raise(&self.live, 0);
+        }
+        let others = u64::from(self.others.load(Ordering::Relaxed));
+        let part = max.div_ceil(self.listener.divisor());
+        // 0 would be no limit.
+        let left = part.saturating_sub(others);
+        left > 0 && raise(&self.live, left)
+    }
+
+    pub(super) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_others(&self, others: u32) {
+        self.others.store(others, Ordering::Relaxed);
     }
 
     /// As [`ListenerCount::enter_anyway`].

@@ -30,9 +30,11 @@ const FDS_PER_CONNECTION: u64 = 2;
 const FALLBACK_FD_LIMIT: u64 = 1024;
 
 /// Descriptors of everything beside the data path at its own bounds at once: the admin and the
-/// metrics endpoint, checks, the rest.
-const FULL_RESERVE: u64 =
-    2 * fds::MAX_ENDPOINT_CONNECTIONS as u64 + fds::MAX_PARALLEL_CHECKS as u64 + OTHER_DESCRIPTORS;
+/// metrics endpoint, viewers of events, checks, the rest.
+const FULL_RESERVE: u64 = 2 * fds::MAX_ENDPOINT_CONNECTIONS as u64
+    + fds::MAX_EVENT_VIEWERS as u64
+    + fds::MAX_PARALLEL_CHECKS as u64
+    + OTHER_DESCRIPTORS;
 
 /// Descriptors that no proxied connection gets.
 fn reserve(fd_limit: u64) -> u64 {

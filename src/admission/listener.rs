@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+
 use super::access::AccessList;
 use super::counts::{ListenerCount, SourceCount};
 use super::limits::Limits;
 use super::permits::{ConnectionPermit, SetupPermit, SourcePermit};
+use super::shared_sources::{SharedSources, SourceGauge, SourceKey, least_told};
 use super::sources::SourceTable;
 use crate::base::log_throttle::LogThrottle;
 use crate::base::source_prefix::SourcePrefix;
@@ -37,6 +40,8 @@ pub struct ListenerAdmission {
     /// New clients are refused; those that are there go on. It belongs to the listener's name, so
     /// that a reload that binds it elsewhere leaves a drained one drained.
     draining: AtomicBool,
+    /// What is known of the sources of the other balancers; `None` outside of a cluster.
+    shared: ArcSwapOption<SharedSources>,
     warned: LogThrottle,
     names_logged: LogThrottle,
 }
@@ -45,11 +50,12 @@ impl ListenerAdmission {
     pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {
         let count = ListenerCount::new(limits);
         Self {
-            anyone: Arc::new(SourceCount::new(&count)),
+            anyone: Arc::new(SourceCount::new(&count, 0)),
             count,
             sources: SourceTable::new(),
             counters: Arc::clone(counters),
             draining: AtomicBool::new(false),
+            shared: ArcSwapOption::empty(),
             warned: LogThrottle::new(WARN_SPACING),
             names_logged: LogThrottle::new(WARN_SPACING),
         }
@@ -189,6 +195,44 @@ impl ListenerAdmission {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
+    /// Sources with so many connections here that the other balancers should know, where each may
+    /// have `limit` at the `members` of the cluster.
+    pub(crate) fn source_gauges(
+        &self,
+        key: SourceKey,
+        limit: u64,
+        members: u32,
+    ) -> Vec<SourceGauge> {
+        let (least, mut gauges) = (least_told(limit, members), Vec::new());
+        self.sources.each(|source, count| {
+            let live = count.live();
+            if live >= least {
+                gauges.push(SourceGauge {
+                    hash: key.hash(&self.counters.name, source),
+                    live: u32::try_from(live).unwrap_or(u32::MAX),
+                });
+            }
+        });
+        gauges
+    }
+
+    /// Takes over what is known of the sources of the other balancers. Costs by the count of
+    /// sources; a client waits for 256 of them at most. `None`: the listener is in no cluster.
+    pub(crate) fn set_shared_sources(&self, shared: Option<Arc<SharedSources>>) {
+        let divisor = shared.as_ref().map_or(1, |shared| shared.divisor());
+        self.shared.store(shared);
+        self.count.set_divisor(divisor);
+        let sources = &self.sources;
+        sources.each(|source, count| count.set_others(self.others_of(source)));
+    }
+
+    /// Connections of a source at the other balancers.
+    fn others_of(&self, source: SourcePrefix) -> u32 {
+        let shared = self.shared.load();
+        let shared = shared.as_ref();
+        shared.map_or(0, |shared| shared.others(&self.counters.name, source))
+    }
+
     /// Asks the source first: one that is over its limits must not use up what all others share.
     fn try_admit(
         &self,
@@ -226,7 +270,7 @@ impl ListenerAdmission {
             return anyone();
         };
         let source = SourcePrefix::of(Some(client), limits.prefixes.v4, limits.prefixes.v6);
-        let new = || SourceCount::new(&self.count);
+        let new = || SourceCount::new(&self.count, self.others_of(source));
         if let Some(source) = self.sources.entry(source, now, new) {
             return (source, Some(limits));
         }

@@ -11,6 +11,7 @@ mod limits;
 mod listener;
 mod memory;
 mod permits;
+mod shared_sources;
 mod silence;
 mod sources;
 
@@ -21,3 +22,4 @@ pub use listener::ListenerAdmission;
 pub use permits::ConnectionPermit;
 pub(crate) use permits::SetupPermit;
 pub(crate) use permits::SourcePermit;
+pub(crate) use shared_sources::{SharedSources, SourceGauge, SourceKey, keep_most};

@@ -64,6 +64,16 @@ impl<T: Tracked> SourceTable<T> {
         Some(entry)
     }
 
+    /// Calls `look` with each source and its entry, a shard at a time under its lock.
+    pub(super) fn each(&self, mut look: impl FnMut(SourcePrefix, &T)) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard
+                .iter()
+                .for_each(|(source, entry)| look(*source, entry));
+        }
+    }
+
     /// Sources in the table.
     #[cfg(test)]
     pub fn len(&self) -> usize {

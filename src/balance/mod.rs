@@ -15,6 +15,7 @@ mod packed;
 mod picker;
 mod random;
 mod round_robin;
+mod shared_load;
 mod shares;
 mod tree;
 
@@ -26,3 +27,4 @@ pub use level::{NodeLoad, level};
 pub use maglev::Maglev;
 pub use node::{Class, Node, Nodes, Pick};
 pub use picker::{Carried, Picker};
+pub use shared_load::SharedLoad;

@@ -34,6 +34,9 @@ pub(super) enum CommandError {
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
+    /// The store of the cluster is away, and `--local` would do it on one balancer alone.
+    #[error("{0}")]
+    NotShared(String),
     #[error("{0}")]
     Other(String),
 }

@@ -17,6 +17,7 @@ pub enum Item {
     Admin,
     Metrics,
     Upgrade,
+    Cluster,
     Listener(String),
     /// Known by its listener and its conditions, such as `host=a.example path=/chat`.
     Route {
@@ -81,6 +82,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(Change::of(Item::Traces, keys));
     let keys = new.upgrade.differing(&old.upgrade);
     changes.extend(Change::of(Item::Upgrade, keys));
+    changes.extend(cluster_change(old, new));
     changes.extend(listeners_changes(&old.listeners, &new.listeners));
     changes.extend(pools_changes(&old.pools, &new.pools));
     let keys = table_keys(old.admin.as_ref(), new.admin.as_ref(), "bind");
@@ -100,6 +102,15 @@ fn table_keys<T: Declared>(
         (Some(old), Some(new)) => new.differing(old),
         (None, None) => Vec::new(),
         _ => vec![first],
+    }
+}
+
+fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
+    match (&old.cluster, &new.cluster) {
+        (Some(old), Some(new)) => Change::of(Item::Cluster, new.differing(old)),
+        (None, None) => None,
+        (None, Some(_)) => Some(Item::Cluster.becomes(Action::Added)),
+        (Some(_), None) => Some(Item::Cluster.becomes(Action::Removed)),
     }
 }
 
@@ -232,6 +243,7 @@ impl Item {
             Item::Admin => "admin",
             Item::Metrics => "metrics",
             Item::Upgrade => "upgrade",
+            Item::Cluster => "cluster",
             Item::Listener(_) => "listener",
             Item::Route { .. } => "route",
             Item::Pool(_) => "pool",
@@ -247,7 +259,8 @@ impl Item {
             | Item::Traces
             | Item::Admin
             | Item::Metrics
-            | Item::Upgrade => String::new(),
+            | Item::Upgrade
+            | Item::Cluster => String::new(),
             Item::Listener(name) | Item::Pool(name) => name.clone(),
             Item::Route { listener, route } => format!("{listener}: {route}"),
             Item::Backend { pool, backend } => format!("{pool}/{backend}"),
@@ -288,7 +301,8 @@ impl Serialize for Change {
             | Item::Traces
             | Item::Admin
             | Item::Metrics
-            | Item::Upgrade => {}
+            | Item::Upgrade
+            | Item::Cluster => {}
             Item::Listener(listener) => map.serialize_entry("listener", listener)?,
             Item::Route { listener, route } => {
                 map.serialize_entry("listener", listener)?;

@@ -18,6 +18,7 @@ pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
         Item::Admin,
         Item::Metrics,
         Item::Upgrade,
+        Item::Cluster,
     ];
     let differing = process
         .into_iter()

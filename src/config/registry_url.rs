@@ -102,6 +102,15 @@ impl RegistryUrl {
         })
     }
 
+    /// The same at another server.
+    pub(crate) fn at(&self, host: &str, port: u16) -> RegistryUrl {
+        RegistryUrl {
+            host: host.to_owned(),
+            port,
+            ..self.clone()
+        }
+    }
+
     /// Whether it is the API server of the cluster that the process runs in.
     pub(crate) fn is_in_cluster(&self) -> bool {
         self.is_tls && self.host == IN_CLUSTER

@@ -14,8 +14,6 @@ pub(super) const MAX_BODY: usize = 16 << 20;
 pub(super) const MAX_LINE: usize = 1 << 20;
 /// Deepest nesting; what registries say has less than ten levels.
 const MAX_DEPTH: usize = 32;
-/// Largest token or password.
-const MAX_SECRET: u64 = 64 << 10;
 
 /// Parses JSON of a bounded depth.
 ///
@@ -67,25 +65,6 @@ pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// Reads a token or a password, without the white space around it.
-///
-/// # Errors
-/// Names the file, never its content.
-pub(super) fn read_secret(file: &Path) -> Result<String, Fault> {
-    let shown = file.display();
-    let denied = |what: String| Fault::new(FaultKind::Denied, format!("{shown}: {what}"));
-    let mut text = String::new();
-    let opened = File::open(file);
-    opened
-        .and_then(|opened| opened.take(MAX_SECRET).read_to_string(&mut text))
-        .map_err(|error| denied(error.to_string()))?;
-    let secret = text.trim();
-    if secret.is_empty() || secret.chars().any(char::is_control) {
-        return Err(denied("it holds no secret of one line".to_owned()));
-    }
-    Ok(secret.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,18 +76,6 @@ mod tests {
         assert!(json(nested(MAX_DEPTH).as_bytes()).is_ok());
         assert!(json(nested(MAX_DEPTH + 1).as_bytes()).is_err());
         assert!(json(br#"{"a": "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"[["}"#).is_ok());
-    }
-
-    #[test]
-    fn a_secret_is_one_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
-        assert_eq!(read_secret(&file).unwrap_err().kind, FaultKind::Denied);
-        std::fs::write(&file, "  s3cret\n").unwrap();
-        assert_eq!(read_secret(&file).unwrap(), "s3cret");
-        std::fs::write(&file, "s3cret\nmore").unwrap();
-        let fault = read_secret(&file).unwrap_err();
-        assert!(!fault.message.contains("s3cret"), "{fault}");
     }
 
     proptest! {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::remote::RemoteError;
+
 /// Kind of a fault; a label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
@@ -49,6 +51,18 @@ impl Fault {
 
     pub(super) fn malformed(message: impl Into<String>) -> Fault {
         Fault::new(FaultKind::Malformed, message)
+    }
+}
+
+impl From<RemoteError> for Fault {
+    fn from(error: RemoteError) -> Fault {
+        let kind = match &error {
+            RemoteError::Unreachable(_) => FaultKind::Unreachable,
+            RemoteError::Denied(_) => FaultKind::Denied,
+            RemoteError::Malformed(_) => FaultKind::Malformed,
+            RemoteError::TooLarge(_) => FaultKind::TooLarge,
+        };
+        Fault::new(kind, error.to_string())
     }
 }
 

@@ -1,8 +1,5 @@
-//! The last good set in a file, for a start while the registry is away. Written beside it and
-//! renamed, so that no half of it is ever read.
+//! The last good set in a file, for a start while the registry is away.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::bounded;
 use super::entry::{Entry, Listing};
+use crate::remote::keep_file;
 
 /// Between two tries to write a set: a full disk is no sooner empty, and each try is a log line.
 const RETRY: Duration = Duration::from_secs(30);
@@ -85,16 +83,7 @@ pub(super) fn write(
 ) -> Result<(), String> {
     let backends: Vec<Value> = entries.iter().map(Entry::to_value).collect();
     let text = json!({ "pool": pool, "source": source, "backends": backends });
-    let failed = |error: std::io::Error| format!("{}: {error}", file.display());
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    let write = || {
-        let mut new = fs::File::create(&beside)?;
-        new.write_all(format!("{text:#}\n").as_bytes())?;
-        new.sync_all()?;
-        fs::rename(&beside, file)
-    };
-    write().map_err(failed)
+    keep_file(file, format!("{text:#}\n").as_bytes())
 }
 
 /// Reads the set that [`write()`] has kept for this pool and source.
@@ -114,6 +103,8 @@ pub(super) fn read(file: &Path, pool: &str, source: &str) -> Result<Vec<Entry>, 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::Address;
 

@@ -69,15 +69,20 @@ impl CheckTask {
             tokio::select! {
                 biased;
                 () = self.backend.check_wanted() => continue,
-                outcome = probe::probe(&target, &self.plan) => self.record_if_current(epoch, outcome),
+                outcome = probe::probe(&target, &self.plan) => {
+                    self.record_if_current(epoch, outcome, started.elapsed());
+                }
             }
             return started;
         }
     }
 
     /// Records the result of a check that began in `epoch`, unless another epoch has begun.
-    fn record_if_current(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
+    fn record_if_current(&mut self, epoch: u64, outcome: Result<(), CheckFailure>, took: Duration) {
         if self.backend.check_epoch() == epoch {
+            if !matches!(outcome, Err(CheckFailure::Local(_))) {
+                self.backend.counters().times.check.observe(took);
+            }
             self.record(outcome);
         }
     }

@@ -12,6 +12,10 @@ pub(crate) const MAX_PARALLEL_CHECKS: usize = 256;
 /// wait in the kernel.
 pub(crate) const MAX_ENDPOINT_CONNECTIONS: usize = 64;
 
+/// Viewers of events at once, beside those connections: every operator of a large team with a few
+/// pages open.
+pub(crate) const MAX_EVENT_VIEWERS: usize = 128;
+
 /// Raises the soft NOFILE limit to the hard one. Returns the limit that holds now.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use super::journal::Journal;
 use super::metric::{Metric, counters};
 use super::refusal::RefusalCounts;
 use super::termination::{Cause, Phase, Side, Termination};
+use super::times::{ListenerTimes, PoolTimes};
 
 counters! {
     /// Counters of one listener. The accept loop adds to `accepted`, the proxy to `refused` and
@@ -22,6 +23,7 @@ counters! {
         pub refused: RefusalCounts,
         /// Connections by termination.
         pub ends: TerminationCounts,
+        pub(crate) times: ListenerTimes,
         /// Limit of the lines of connections that end before they are routed.
         pub(super) early_lines: EarlyLines,
     }
@@ -46,6 +48,17 @@ counters! {
         requests = Metric::counter("listener_requests"),
         /// WebSocket upgrades
         upgrades = Metric::counter("listener_upgrades"),
+        /// HTTP responses of status 1xx
+        responses_1xx = Metric::counter("listener_responses").label("class", "1xx")
+            .help("HTTP responses by class of their status, those of Evenkeel among them"),
+        /// HTTP responses of status 2xx
+        responses_2xx = Metric::counter("listener_responses").label("class", "2xx"),
+        /// HTTP responses of status 3xx
+        responses_3xx = Metric::counter("listener_responses").label("class", "3xx"),
+        /// HTTP responses of status 4xx
+        responses_4xx = Metric::counter("listener_responses").label("class", "4xx"),
+        /// HTTP responses of status 5xx
+        responses_5xx = Metric::counter("listener_responses").label("class", "5xx"),
         /// WebSockets whose frames broke the protocol and are not followed any more
         lost_frames = Metric::counter("listener_lost_frames"),
         /// WebSockets ended here without a Close frame, as none of their frames ended in time
@@ -64,8 +77,21 @@ impl ListenerCounters {
             Arc::clone(journal),
             RefusalCounts::default(),
             TerminationCounts::default(),
+            ListenerTimes::default(),
             EarlyLines::default(),
         ))
+    }
+
+    /// Counts a response by the class of its status.
+    pub(super) fn responded(&self, status: u16) {
+        let classes = [
+            &self.responses_1xx,
+            &self.responses_2xx,
+            &self.responses_3xx,
+            &self.responses_4xx,
+            &self.responses_5xx,
+        ];
+        count_class(status, classes);
     }
 }
 
@@ -76,6 +102,8 @@ counters! {
     pub(crate) struct BackendCounters {
         pub pool: Arc<str>,
         pub name: Arc<str>,
+        /// Those of the pool.
+        pub times: Arc<PoolTimes>,
     }
 
     /// Values of [`BackendCounters`] at one moment.
@@ -86,6 +114,17 @@ counters! {
         connect_failures = Metric::counter("backend_connect_failures"),
         /// HTTP requests answered
         requests = Metric::counter("backend_requests"),
+        /// HTTP responses of status 1xx
+        responses_1xx = Metric::counter("backend_responses").label("class", "1xx")
+            .help("HTTP responses of the backend by class of their status"),
+        /// HTTP responses of status 2xx
+        responses_2xx = Metric::counter("backend_responses").label("class", "2xx"),
+        /// HTTP responses of status 3xx
+        responses_3xx = Metric::counter("backend_responses").label("class", "3xx"),
+        /// HTTP responses of status 4xx
+        responses_4xx = Metric::counter("backend_responses").label("class", "4xx"),
+        /// HTTP responses of status 5xx
+        responses_5xx = Metric::counter("backend_responses").label("class", "5xx"),
         /// HTTP requests that went on a connection that had served before
         reused = Metric::counter("backend_reused_connections"),
         /// From clients
@@ -112,8 +151,33 @@ counters! {
 }
 
 impl BackendCounters {
-    pub(crate) fn new(pool: Arc<str>, name: Arc<str>) -> Arc<BackendCounters> {
-        Arc::new(BackendCounters::zero(pool, name))
+    pub(crate) fn new(
+        pool: Arc<str>,
+        name: Arc<str>,
+        times: Arc<PoolTimes>,
+    ) -> Arc<BackendCounters> {
+        Arc::new(BackendCounters::zero(pool, name, times))
+    }
+
+    /// Counts a response by the class of its status.
+    pub(super) fn responded(&self, status: u16) {
+        let classes = [
+            &self.responses_1xx,
+            &self.responses_2xx,
+            &self.responses_3xx,
+            &self.responses_4xx,
+            &self.responses_5xx,
+        ];
+        count_class(status, classes);
+    }
+}
+
+/// Counts one status in its class. The readers let no other status pass than 100 to 999, of which
+/// clients take those above 599 for errors.
+fn count_class(status: u16, classes: [&AtomicU64; 5]) {
+    let class = usize::from(status / 100).clamp(1, classes.len());
+    if let Some(count) = classes.get(class - 1) {
+        count.fetch_add(1, Relaxed);
     }
 }
 

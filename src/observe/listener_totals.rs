@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::counters::{ListenerCounters, ListenerValues};
+use super::histogram::TimeTotals;
 use super::refusal::Refusal;
 use super::termination::{Cause, Phase, Side, Termination};
 
@@ -18,6 +19,7 @@ pub(crate) struct ListenerTotals {
     refused: BTreeMap<String, u64>,
     /// Ends by `side phase how`.
     ends: BTreeMap<String, u64>,
+    times: TimeTotals,
 }
 
 impl ListenerTotals {
@@ -31,12 +33,14 @@ impl ListenerTotals {
             values: counters.values(),
             refused: refused.collect(),
             ends: ends.map(|(end, count)| (end.to_string(), count)).collect(),
+            times: counters.times.totals(),
         }
     }
 
     /// Adds to `counters` what has grown since `before`.
     pub(crate) fn add_growth(&self, before: &ListenerTotals, counters: &ListenerCounters) {
         counters.grow(&before.values, &self.values);
+        counters.times.grow(&before.times, &self.times);
         for (word, count) in grown(&before.refused, &self.refused) {
             if let Some(reason) = Refusal::of_word(word) {
                 counters.refused.add(reason, count);

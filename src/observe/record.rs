@@ -5,6 +5,7 @@
 //! `observe`. Finishing it adds it to the counters and gives one line to the journal. A record that
 //! is dropped unfinished is a defect and is logged as `evenkeel PHASE panic`.
 
+mod first_byte;
 mod moved;
 mod traced;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use self::first_byte::FirstByte;
 pub(crate) use self::moved::{export_peer, import_peer};
 pub(crate) use self::traced::TracePlace;
 use super::counters::{BackendCounters, ListenerCounters};
@@ -47,6 +49,9 @@ pub(crate) struct ConnectionRecord {
     connect_time: u32,
     /// Seconds from accept to the latest interval line.
     last_line_seconds: u32,
+    /// See [`FirstByte`].
+    first_byte: u32,
+    first_byte_step: FirstByte,
     pub client: Peer,
     /// 0 = none yet.
     status: u16,
@@ -106,6 +111,8 @@ impl ConnectionRecord {
             listener: Arc::clone(listener),
             connect_time: UNKNOWN_TIME,
             last_line_seconds: 0,
+            first_byte: 0,
+            first_byte_step: FirstByte::None,
             client,
             status: 0,
             tls: None,
@@ -133,9 +140,10 @@ impl ConnectionRecord {
         self.names.set_sni(sni);
     }
 
-    /// Counts a TLS handshake that has succeeded here.
-    pub(crate) fn shaken(&mut self, tls: &HandshakeFacts) {
+    /// Counts a TLS handshake that has succeeded here, and took so long.
+    pub(crate) fn shaken(&mut self, tls: &HandshakeFacts, took: Duration) {
         self.set_client_tls(tls);
+        self.listener.times.handshake.observe(took);
         let kind = if tls.resumed {
             &self.listener.resumed_handshakes
         } else {
@@ -223,6 +231,10 @@ impl ConnectionRecord {
     /// Notes a connect; its time is kept in microseconds, up to 71 minutes.
     pub(crate) fn connected(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
+        if let Some(assigned) = &self.assigned {
+            assigned.times.connect.observe(after);
+        }
+        self.await_first_byte();
     }
 
     /// Notes that the backend's connection has served before, with its TLS version.
@@ -232,6 +244,7 @@ impl ConnectionRecord {
         if let Some(assigned) = &self.assigned {
             assigned.reused.fetch_add(1, Relaxed);
         }
+        self.await_first_byte();
     }
 
     /// Sets the TLS version of the backend's leg; `None`: it is plain.
@@ -243,12 +256,23 @@ impl ConnectionRecord {
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
         self.listener.requests.fetch_add(1, Relaxed);
+        self.listener.responded(status);
         if status == 101 {
             self.listener.upgrades.fetch_add(1, Relaxed);
         }
         if let Some(assigned) = &self.assigned {
             assigned.requests.fetch_add(1, Relaxed);
         }
+    }
+
+    /// As [`ConnectionRecord::answered`], for an answer of the backend.
+    pub(crate) fn answered_by_backend(&mut self, status: u16) {
+        self.answered(status);
+        if let Some(assigned) = &self.assigned {
+            assigned.responded(status);
+        }
+        self.first_byte_passed(Side::Backend);
+        self.count_first_byte();
     }
 
     /// Counts a WebSocket whose frames cannot be followed any more.
@@ -293,6 +317,7 @@ impl ConnectionRecord {
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
         self.trace_opened();
+        self.listener.times.setup.observe(self.age());
         if self.listener.journal.log_at().open {
             self.listener.journal.write(&self.line(LogEvent::Open));
         }
@@ -328,6 +353,9 @@ impl ConnectionRecord {
         self.ended = true;
         self.tally();
         self.listener.ends.count(end);
+        if self.phase == Phase::Relay {
+            self.listener.times.session.observe(self.age());
+        }
         if let Some(refusal) = Refusal::of(end) {
             self.listener.refused.count(refusal);
         }
@@ -372,6 +400,7 @@ impl ConnectionRecord {
     /// Updates the byte counters, so that a session of hours is seen in the metrics while it lasts.
     /// It costs two comparisons when nothing has moved.
     pub(crate) fn tally(&mut self) {
+        self.count_first_byte();
         if self.counted == (self.bytes_from_client, self.bytes_from_backend) {
             return;
         }
@@ -568,7 +597,7 @@ mod tests {
     #[test]
     fn bytes_count_while_it_lasts_and_count_once() {
         let listener = listener(&quiet());
-        let backend = BackendCounters::new("chat".into(), "n1".into());
+        let backend = BackendCounters::new("chat".into(), "n1".into(), Arc::default());
         let mut record = record(&listener);
         record.assigned(&backend);
         record.bytes_from_client = 10;

@@ -96,6 +96,7 @@ impl Pool {
             (wait, view.settings.queue_timeout)
         };
         self.serve_queue();
+        let begun = Instant::now();
         let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
         loop {
             let refresh = *refresh_at.borrow_and_update();
@@ -105,7 +106,10 @@ impl Pool {
                 answer = wait.answer() => answer,
                 () = &mut deadline => match wait.give_up() {
                     Some(answer) => answer,
-                    None => return Err(AcquireError::QueueTimeout(timeout)),
+                    None => {
+                        self.times.queue_wait.observe(begun.elapsed());
+                        return Err(AcquireError::QueueTimeout(timeout));
+                    }
                 },
                 () = sleep_until(refresh) => {
                     self.refresh(clock());
@@ -113,6 +117,7 @@ impl Pool {
                 }
                 _ = refresh_at.changed() => continue,
             };
+            self.times.queue_wait.observe(begun.elapsed());
             return answer.map_err(|_| AcquireError::NoBackend);
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::clock::clock;
+use super::cluster_load::{ClusterLoad, Peers};
 use super::connection_counter::{AdmitMode, ConnectionCounter};
 use super::discovered::DiscoveryState;
 use super::elsewhere::Elsewhere;
@@ -19,9 +20,10 @@ use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
 use super::status::BackendStatus;
 use super::waiting::WaitingCount;
+use crate::balance::SharedLoad;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
-use crate::observe::BackendCounters;
+use crate::observe::{BackendCounters, PoolTimes};
 
 /// The pool of a backend, for events that concern more than the backend itself.
 pub(super) trait BackendOwner: fmt::Debug + Send + Sync {
@@ -55,6 +57,8 @@ pub(super) struct PoolLink {
     /// Gone once the server has dropped the pool.
     pub(super) owner: Weak<dyn BackendOwner>,
     pub(super) waiting: WaitingCount,
+    pub(super) peers: Peers,
+    pub(super) times: Arc<PoolTimes>,
 }
 
 /// A node of a pool, identified by (pool, name).
@@ -63,6 +67,7 @@ pub struct Backend {
     /// With the backend's name and the pool's.
     counters: Arc<BackendCounters>,
     connections: ConnectionCounter,
+    cluster: ClusterLoad,
     standing: Standing,
     /// Those of `connections` that the process before still has.
     elsewhere: Elsewhere,
@@ -90,8 +95,9 @@ impl Backend {
     pub(super) fn new(link: &PoolLink, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
-            counters: BackendCounters::new(link.name.clone(), name),
+            counters: BackendCounters::new(link.name.clone(), name, link.times.clone()),
             connections: ConnectionCounter::new(status.settings().max_connections),
+            cluster: ClusterLoad::new(&link.peers),
             standing: Standing::default(),
             elsewhere: Elsewhere::default(),
             handed_over: Elsewhere::default(),
@@ -268,6 +274,11 @@ impl Backend {
         self.status().check_up()
     }
 
+    /// Why the check's verdict is what it is.
+    pub fn check_reason(&self) -> String {
+        self.status().check_reason().to_owned()
+    }
+
     /// Whether a check has decided: false before the first one, and after maintenance or a change
     /// of address. The next check decides alone then.
     pub fn is_checked(&self) -> bool {
@@ -318,6 +329,11 @@ impl Backend {
         self.write(clock(), |status| status.operator.weight = weight);
     }
 
+    /// The operator's weight; `None`: the configured one is in force.
+    pub fn operator_weight(&self) -> Option<u16> {
+        self.status().operator.weight
+    }
+
     /// The weight in force: the operator's or the configured one.
     pub fn weight(&self) -> u16 {
         self.status().weight()
@@ -358,6 +374,16 @@ impl Backend {
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
         self.connections.live()
+    }
+
+    /// Connections here and at the other balancers of the cluster.
+    pub fn shared_load(&self) -> SharedLoad {
+        self.cluster.shared(self.live())
+    }
+
+    /// Connections of which a paced drain ends this balancer's part.
+    pub fn drain_load(&self) -> SharedLoad {
+        self.cluster.draining(self.live())
     }
 
     /// Counts the connections that the process before has on it, in place of those told before.
@@ -481,6 +507,10 @@ impl Backend {
         &self.connections
     }
 
+    pub(super) fn cluster(&self) -> &ClusterLoad {
+        &self.cluster
+    }
+
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
     }
@@ -516,6 +546,15 @@ impl Backend {
         if let Some(owner) = self.owner.upgrade() {
             owner.serve_queue();
         }
+    }
+
+    /// Counts a connection that was picked.
+    pub(super) fn enter_picked(&self) -> bool {
+        let entered = self.connections.enter();
+        if entered {
+            self.cluster.picked();
+        }
+        entered
     }
 
     /// Counts a connection beside the picks: of a returning client.

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::backend::{Backend, BackendOwner, PoolLink};
 use super::clock::clock;
+use super::cluster_load::Peers;
 use super::counters::PoolCounters;
 use super::discovered::DiscoveredBackend;
 use super::members::Members;
@@ -15,6 +16,7 @@ use super::queue::Queue;
 use super::view::View;
 use crate::base::log_throttle::LogThrottle;
 use crate::config;
+use crate::observe::PoolTimes;
 use crate::tls::BackendTlsConfig;
 use crate::wire::sticky::StickyKeys;
 
@@ -32,10 +34,12 @@ pub struct Pool {
     members: Mutex<Members>,
     pub(super) view: ArcSwap<View>,
     pub(super) queue: Arc<Queue>,
+    pub(super) peers: Peers,
     tls: ArcSwapOption<BackendTlsConfig>,
     /// The view's, for requests that wait in the queue.
     pub(super) refresh_at: watch::Sender<Option<Instant>>,
     pub(super) counters: PoolCounters,
+    pub(super) times: Arc<PoolTimes>,
     pub(super) sticky_keys: ArcSwapOption<StickyKeys>,
     changed: watch::Sender<u64>,
     /// Sent when a check takes a backend down.
@@ -49,10 +53,14 @@ impl Pool {
         Arc::new_cyclic(|pool: &Weak<Pool>| {
             let name: Arc<str> = Arc::from(config.name.as_str());
             let queue = Arc::new(Queue::default());
+            let peers = Peers::default();
+            let times = Arc::new(PoolTimes::default());
             let link = PoolLink {
                 name: name.clone(),
                 owner: pool.clone(),
                 waiting: queue.waiting().clone(),
+                peers: peers.clone(),
+                times: times.clone(),
             };
             let now = clock();
             let members = Members::new(link, config, now);
@@ -62,9 +70,11 @@ impl Pool {
                 members: Mutex::new(members),
                 view: ArcSwap::from_pointee(view),
                 queue,
+                peers,
                 tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
+                times,
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 falls: watch::Sender::new(()),
@@ -104,6 +114,10 @@ impl Pool {
 
     pub(crate) fn counters(&self) -> &PoolCounters {
         &self.counters
+    }
+
+    pub(crate) fn times(&self) -> &Arc<PoolTimes> {
+        &self.times
     }
 
     /// Waits for a permit to move a session to another backend.

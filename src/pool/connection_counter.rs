@@ -2,8 +2,10 @@
 //!
 //! Count and mode share one atomic word, so that no connection enters between "closed" and
 //! "counted": once the mode is `Closed`, the count only falls.
+//!
+//! In a cluster the limit is of all balancers: their counts are added as of the last exchange.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// The bits of a word below these are the count, those above it the mode.
 const MODE_SHIFT: u32 = 56;
@@ -50,6 +52,10 @@ pub(super) struct ConnectionCounter {
     word: AtomicU64,
     /// 0 = no limit.
     max: AtomicU64,
+    /// Connections of the other balancers of the cluster, which count for the limit.
+    others: AtomicU64,
+    /// Balancers that shared the limit before this one lost the others; 0 = it has not.
+    alone_of: AtomicU32,
 }
 
 impl ConnectionCounter {
@@ -58,6 +64,8 @@ impl ConnectionCounter {
         ConnectionCounter {
             word: AtomicU64::new(pack(AdmitMode::Closed, 0)),
             max: AtomicU64::new(max),
+            others: AtomicU64::new(0),
+            alone_of: AtomicU32::new(0),
         }
     }
 
@@ -157,6 +165,18 @@ impl ConnectionCounter {
         self.max.store(max, SeqCst);
     }
 
+    /// Takes over the connections of the other balancers.
+    pub(super) fn set_others(&self, others: u64) {
+        self.others.store(others, SeqCst);
+        self.alone_of.store(0, SeqCst);
+    }
+
+    /// Keeps what was known last of the others, of `members` in all. An equal part of the limit is
+    /// this one's whatever that was: one that takes over from a dead balancer must serve.
+    pub(super) fn set_alone(&self, members: u32) {
+        self.alone_of.store(members, SeqCst);
+    }
+
     fn admits(&self, word: u64) -> bool {
         let admits_new = matches!(
             mode(word),
@@ -166,8 +186,13 @@ impl ConnectionCounter {
     }
 
     fn has_room_at(&self, word: u64) -> bool {
-        let max = self.max();
-        max == 0 || word & COUNT < max
+        let (max, own) = (self.max(), word & COUNT);
+        max == 0 || own.saturating_add(self.others.load(SeqCst)) < max || self.is_own_part(own, max)
+    }
+
+    fn is_own_part(&self, own: u64, max: u64) -> bool {
+        let members = u64::from(self.alone_of.load(SeqCst));
+        members > 0 && own < max.div_ceil(members)
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::counters::PoolValues;
-use crate::observe::BackendValues;
+use crate::observe::{BackendValues, TimeTotals};
 
 /// Counters of one pool at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,7 @@ use crate::observe::BackendValues;
 pub(crate) struct PoolTotals {
     pub name: String,
     pub(super) values: PoolValues,
+    pub(super) times: TimeTotals,
     pub(super) backends: Vec<BackendTotals>,
 }
 

@@ -65,6 +65,7 @@ impl Pool {
         PoolTotals {
             name: self.name().to_string(),
             values: self.counters().values(),
+            times: self.times.totals(),
             backends: backends.collect(),
         }
     }
@@ -89,6 +90,7 @@ impl Pool {
         let none = PoolTotals::default();
         let before = before.unwrap_or(&none);
         self.counters().grow(&before.values, &now.values);
+        self.times.grow(&before.times, &now.times);
         let nothing = BackendTotals::default();
         for totals in &now.backends {
             let Some(backend) = self.backend(&totals.name) else {

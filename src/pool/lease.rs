@@ -14,7 +14,7 @@ pub struct Lease {
 impl Lease {
     /// Counts a new connection. `None` when the backend is closed or full.
     pub(super) fn take(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.connections().enter().then(|| Lease {
+        backend.enter_picked().then(|| Lease {
             backend: backend.clone(),
         })
     }

@@ -7,13 +7,14 @@ use super::backend::{Backend, BackendOwner as _};
 use super::backend_pool::Pool;
 use super::clock::clock;
 use super::connection_counter::AdmitMode;
+use crate::balance::SharedLoad;
 
 /// Load of a backend that takes new connections.
 #[derive(Debug, Clone)]
 pub struct BackendLoad {
     pub backend: Arc<Backend>,
-    /// Connections now, those being set up included.
-    pub live: u64,
+    /// Connections now, those being set up included; and those of the other balancers.
+    pub live: SharedLoad,
     /// The weight in force; above 0.
     pub weight: u16,
     /// 0 = no own limit.
@@ -39,7 +40,7 @@ impl Pool {
         let open = candidates.filter(|candidate| candidate.mode == AdmitMode::Open);
         open.map(|candidate| BackendLoad {
             backend: candidate.backend.clone(),
-            live: candidate.backend.live(),
+            live: candidate.backend.shared_load(),
             weight: candidate.weight,
             max_connections: candidate.backend.max_connections(),
             is_growing: candidate.is_growing(now),

@@ -8,12 +8,14 @@
 // The pool as its users see it.
 mod acquire;
 mod backend_pool;
+mod cluster;
 mod loads;
 mod sticky;
 mod watch_membership;
 
 // One backend: its state by writer, its counts.
 mod backend;
+mod cluster_load;
 mod connection_counter;
 mod lease;
 mod losses;
@@ -50,6 +52,7 @@ mod tests;
 
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
+pub(crate) use cluster::{ClusterExchange, OwnLoad};
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;

@@ -210,6 +210,11 @@ impl BackendStatus {
         self.check.up
     }
 
+    /// Why the check's verdict is what it is.
+    pub(super) fn check_reason(&self) -> &str {
+        &self.check.reason
+    }
+
     /// Whether a check has decided. False before the first one and after maintenance: the next one
     /// decides alone then.
     pub(super) fn is_checked(&self) -> bool {

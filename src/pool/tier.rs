@@ -36,7 +36,7 @@ pub(super) struct Tier {
     growth: Option<Growth>,
 }
 
-/// Candidates in the order of the pool.
+/// Candidates in the order of the pool; those of a hash by name.
 #[derive(Debug)]
 struct Candidates(Vec<Candidate>);
 
@@ -89,11 +89,15 @@ impl Tier {
     /// of the tier is in force.
     pub(super) fn new(
         rank: Rank,
-        candidates: Vec<Candidate>,
+        mut candidates: Vec<Candidate>,
         balance: &Balance,
         before: Option<&Tier>,
         now: Instant,
     ) -> Tier {
+        if matches!(balance, Balance::IpHash | Balance::Hash(_)) {
+            // Where nearly all are out the order decides, and that of the file differs.
+            candidates.sort_unstable_by(|a, b| a.backend.name().cmp(b.backend.name()));
+        }
         let follows_loads = *balance == Balance::LeastConn;
         for (place, candidate) in candidates.iter().enumerate() {
             let standing = candidate.backend.standing();
@@ -147,6 +151,11 @@ impl Tier {
         if !self.keeps_picker {
             self.picker.sync(&self.candidates);
         }
+    }
+
+    /// Takes over the loads of all candidates, after an exchange of the cluster.
+    pub(super) fn reorder(&self) {
+        self.picker.sync(&self.candidates);
     }
 
     /// Updates the place of a backend in the order, if it has one here.
@@ -302,7 +311,7 @@ fn node(backend: &Backend) -> Node {
     Node {
         class,
         weight: if counted.admits { standing.weight() } else { 0 },
-        load: counted.live,
+        load: backend.cluster().estimate(counted.live),
     }
 }
 

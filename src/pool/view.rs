@@ -74,6 +74,11 @@ impl View {
         self.tiers.iter().for_each(Tier::settle);
     }
 
+    /// Orders the picks by the present loads.
+    pub(super) fn reorder(&self) {
+        self.tiers.iter().for_each(Tier::reorder);
+    }
+
     /// Updates the place of a backend in the order of picks, after a change of its count.
     pub(super) fn update(&self, backend: &Backend) {
         self.tiers.iter().for_each(|tier| tier.update(backend));

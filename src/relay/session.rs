@@ -17,7 +17,7 @@ use super::leg::Leg;
 use super::new_session::{Framing, NewSession};
 use super::phase::{SessionPhase, TurnOutcome};
 use super::scratch::Scratch;
-use super::side::{BACKEND, CLIENT, SIDES, ended_by};
+use super::side::{BACKEND, CLIENT, SIDES, ended_by, named};
 use super::websocket::frames::Frames;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 
@@ -270,6 +270,9 @@ impl Session {
         };
         let flow = self.directions[side].pump(from, to, scratch, pump);
         let came = *bytes > before;
+        if before == 0 && came {
+            self.record.first_byte_passed(named(side));
+        }
         if let Some(frames) = &mut self.frames {
             frames.note_pumped(side, came, scratch.now);
             if came {

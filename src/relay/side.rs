@@ -6,14 +6,18 @@ pub(super) const CLIENT: usize = 0;
 pub(super) const BACKEND: usize = 1;
 pub(super) const SIDES: [usize; 2] = [CLIENT, BACKEND];
 
-/// The end of a session that this side has brought about.
-pub(super) fn ended_by(side: usize, cause: Cause) -> Termination {
-    let side = if side == CLIENT {
+/// A side as records name it.
+pub(super) fn named(side: usize) -> Side {
+    if side == CLIENT {
         Side::Client
     } else {
         Side::Backend
-    };
-    Termination::new(side, Phase::Relay, cause)
+    }
+}
+
+/// The end of a session that this side has brought about.
+pub(super) fn ended_by(side: usize, cause: Cause) -> Termination {
+    Termination::new(named(side), Phase::Relay, cause)
 }
 
 /// The end of a session by our own decision.

@@ -5,12 +5,14 @@
 //! - `watch` looks at files and pools again and again.
 //! - `control` closes and moves live connections: drains, failover, rebalance.
 //! - `shutdown` answers signals and ends the server.
+//! - `cluster` shares states and loads with other balancers.
 //! - `upgrade` hands over to a new binary.
 //! - `traces` sends finished spans to a collector.
 //!
 //! Checks, discovery, watchers and the admin endpoint run on a runtime of their own
 //! (`control_runtime`), so that a storm of handshakes cannot starve them.
 
+mod cluster;
 mod control;
 mod control_runtime;
 mod inherited;
@@ -32,6 +34,8 @@ mod traces;
 mod upgrade;
 mod watch;
 
+pub(crate) use cluster::SharedAs;
+pub(crate) use control::drain::DrainRequest;
 pub(crate) use control::jobs;
 pub(crate) use inherited::keep_inherited;
 pub(crate) use lifecycle::{Lifecycle, StopStage};

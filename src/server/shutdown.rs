@@ -73,6 +73,9 @@ impl Server {
             .await;
         self.finish().await;
         self.flush_traces().await;
+        if !self.is_handing_over() {
+            self.leave_cluster().await;
+        }
         self.tell_last().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);

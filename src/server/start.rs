@@ -8,12 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
 use super::lifecycle::LifecycleSender;
 use super::live::Live;
 use super::lock::lock;
+use super::reload::in_force::ConfigurationInForce;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::state::Server;
@@ -57,8 +59,10 @@ impl Server {
             limits,
             hard_stop: HardStop::default(),
         });
+        let text = text_of(config, &source);
         Ok(Arc::new(Server {
-            attempted: Mutex::new(text_of(config, &source)),
+            in_force: Mutex::new(ConfigurationInForce::first(&text)),
+            attempted: Mutex::new(text),
             source,
             started_at: SystemTime::now(),
             live: Mutex::new(Live::new(Arc::new(config.clone()))),
@@ -74,6 +78,7 @@ impl Server {
             jobs: Jobs::new(Arc::clone(&proxy.relay), control.handle()),
             failover: FailoverGuards::default(),
             upgrade: Upgrades::default(),
+            cluster: ClusterSlot::default(),
             control,
             proxy,
         }))
@@ -90,6 +95,8 @@ impl Server {
     ) -> Result<(), StartError> {
         let server = Arc::clone(self);
         let opened = self.control_runtime().spawn_blocking(move || {
+            server.join_cluster().map_err(|why| vec![why])?;
+            server.control_runtime().block_on(server.joined_cluster());
             let Some(old) = old else {
                 let prepared = server.prepare((*server.config()).clone())?;
                 return server.commit(prepared);

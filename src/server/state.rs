@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
@@ -13,6 +14,7 @@ use super::lifecycle::{Lifecycle, LifecycleSender, StopStage};
 use super::listeners;
 use super::live::Live;
 use super::lock::lock;
+use super::reload::in_force::ConfigurationInForce;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::status::{ListenerStatus, PoolFileStatus, ReloadStatus};
@@ -39,6 +41,7 @@ pub(crate) struct Server {
     pub(super) lifecycle: LifecycleSender,
     /// The text that was loaded or refused last: the file watcher leaves it alone.
     pub(super) attempted: Mutex<String>,
+    pub(super) in_force: Mutex<Arc<ConfigurationInForce>>,
     pub(super) participants: Mutex<Vec<Arc<dyn ReloadParticipant>>>,
     /// TLS of endpoints above the server, whose files are watched like those of the listeners.
     pub(super) endpoint_tls: Mutex<Vec<Weak<TlsAcceptor>>>,
@@ -53,6 +56,7 @@ pub(crate) struct Server {
     pub(super) jobs: Jobs,
     pub(super) failover: FailoverGuards,
     pub(super) upgrade: Upgrades,
+    pub(super) cluster: ClusterSlot,
     pub(super) control: ControlRuntime,
 }
 
@@ -70,6 +74,11 @@ impl Server {
     /// The configuration in force.
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.live).config)
+    }
+
+    /// Version and text of the configuration in force.
+    pub(crate) fn configuration(&self) -> Arc<ConfigurationInForce> {
+        Arc::clone(&lock(&self.in_force))
     }
 
     /// Where the configuration comes from.

@@ -457,6 +457,7 @@ async fn a_file_that_cannot_be_used_is_refused_and_nothing_changes() {
     let parts =
         listener("main", "websocket", "nodes") + &pool("nodes", "", &[backend("n1", node.address)]);
     let balancer = Balancer::start(&format!("{LOG}{parts}"));
+    balancer.address("main").await;
     std::fs::write(balancer.path("fields"), "no field\n").unwrap();
     for (keys, why) in [
         ("headers_file = \"fields\"", "line 1 is no"),

@@ -48,25 +48,43 @@ export async function ready(command, words, options = {}) {
 }
 
 export class Balancer {
-  static async start(binary, config, folder = mkdtempSync(join(tmpdir(), "evenkeel-"))) {
+  // `admin` has the keys of the admin endpoint.
+  static async start(binary, config, folder = mkdtempSync(join(tmpdir(), "evenkeel-")), admin = 'bind = "127.0.0.1:0"') {
     const balancer = new Balancer();
+    balancer.binary = binary;
     balancer.folder = folder;
     balancer.file = join(folder, "balancer.toml");
-    balancer.log = [];
+    balancer.endpoint = admin;
     balancer.waiting = new Set();
     balancer.write(config);
-    balancer.child = spawn(binary, ["run", "--config", balancer.file], { stdio: ["ignore", "ignore", "pipe"] });
-    children.add(balancer.child);
-    createInterface({ input: balancer.child.stderr }).on("line", (line) => {
-      balancer.log.push(line);
-      balancer.waiting.forEach((look) => look());
-    });
+    balancer.run();
     return balancer;
   }
 
+  run() {
+    this.log = [];
+    this.child = spawn(this.binary, ["run", "--config", this.file], { stdio: ["ignore", "ignore", "pipe"] });
+    children.add(this.child);
+    createInterface({ input: this.child.stderr }).on("line", (line) => {
+      this.log.push(line);
+      this.waiting.forEach((look) => look());
+    });
+  }
+
   write(config) {
-    const head = '[global]\nlog_format = "json"\nwatch = false\n\n';
-    writeFileSync(this.file, `${head}${config}\n[admin]\nbind = "127.0.0.1:0"\n`);
+    writeFileSync(this.file, this.text(config));
+  }
+
+  text(config) {
+    return `[global]\nlog_format = "json"\nwatch = false\n\n${config}\n[admin]\n${this.endpoint}\n`;
+  }
+
+  // Ends it like a crash; `run` starts it anew on what its file says then.
+  async kill() {
+    const ended = once(this.child, "exit");
+    this.child.kill("SIGKILL");
+    await within(ended, "the balancer to be killed");
+    end(this.child);
   }
 
   // The address of a listener, as its log line tells it.

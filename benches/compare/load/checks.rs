@@ -24,9 +24,9 @@ pub struct Answering {
 }
 
 /// A server that is checked by connects. HAProxy resets them within the handshake, so that no accept shows them: the
-/// kernel's count of connects does, those of the whole machine.
+/// kernel's count of connects does, those of the whole machine. Connects that came to their end are accepted and
+/// dropped, or they would fill the listener's queue, and the next ones would time out.
 pub struct Listening {
-    _listener: TcpListener,
     checks: u64,
 }
 
@@ -84,11 +84,9 @@ impl Load for Answering {
 impl Listening {
     pub fn prepare(address: SocketAddr, checks: u64) -> Result<Self> {
         let listener = TcpListener::bind(address).context("listen for checks")?;
+        thread::spawn(move || listener.incoming().for_each(drop));
         count_connects(checks / WARM_UP)?;
-        Ok(Self {
-            _listener: listener,
-            checks,
-        })
+        Ok(Self { checks })
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::page::{Labels, MetricsPage};
+use super::scrape::Scrape;
 use crate::admin::view::ListenerView;
-use crate::observe::{ListenerValues, Metric};
+use crate::observe::{ListenerTimes, ListenerValues, Metric};
 
 const LISTENING: Metric = Metric::gauge("listener_listening")
     .help("1 while it takes clients: 0 when it drains or has stopped");
@@ -12,13 +13,19 @@ const REFUSED: Metric = Metric::counter("listener_refused_connections")
     .help("Connections and requests that were refused, by reason");
 const ENDS: Metric = Metric::counter("listener_ends").help("Connections and requests by end");
 
-pub(super) fn encode(all: &[ListenerView], page: &mut MetricsPage<'_>) -> fmt::Result {
+pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
+    let all = &scrape.status.listeners;
     let states = all
         .iter()
         .map(|one| (labels(one), u64::from(one.state == "listening")));
     page.family(LISTENING, states)?;
     let owners: Vec<_> = all.iter().map(|one| (labels(one), &one.counters)).collect();
     page.values(ListenerValues::METRICS, &owners)?;
+    let times = scrape.listeners.iter();
+    let times: Vec<_> = times
+        .map(|one| (vec![("listener", &*one.name)], &one.times))
+        .collect();
+    page.histograms(ListenerTimes::METRICS, &times)?;
     let refused = all.iter().flat_map(|listener| {
         listener.refusals.iter().map(|one| {
             let reason = ("reason", one.reason.as_str());

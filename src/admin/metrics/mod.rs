@@ -1,7 +1,9 @@
-//! `/metrics`: the same data as `status`, in the OpenMetrics text format. Labels are the names of
+//! `/metrics`: the same data as `status`, and histograms, as text. Labels are the names of
 //! listeners, pools and backends and closed sets of words, never a client's address.
 
 mod certificates;
+mod cluster;
+mod format;
 mod listeners;
 mod page;
 mod pools;
@@ -15,6 +17,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
+use format::ClassicText;
 use page::MetricsPage;
 use scrape::Scrape;
 
@@ -22,7 +25,7 @@ use super::page_body::{self, PageBody, PageWriter};
 use super::refusals::RefusalTotals;
 use crate::server::Server;
 
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) use format::PageFormat;
 
 /// A page that is written on a thread for work that blocks: it reads each backend for each of its
 /// metrics, and waits for a client that reads slowly.
@@ -30,18 +33,22 @@ pub(super) fn page(
     server: &Arc<Server>,
     refused: &Arc<RefusalTotals>,
     per_backend: bool,
+    format: PageFormat,
 ) -> PageBody {
     let (writer, body) = page_body::page();
     let (server, refused) = (Arc::clone(server), Arc::clone(refused));
     tokio::task::spawn_blocking(move || {
         // The client that went away misses nothing, and any other fault breaks its answer off.
-        let _ = stream(Scrape::of(&server, &refused, per_backend), writer);
+        let _ = stream(Scrape::of(&server, &refused, per_backend), format, writer);
     });
     body
 }
 
-fn stream(scrape: Scrape, mut writer: PageWriter) -> fmt::Result {
-    write(scrape, &mut writer)?;
+fn stream(scrape: Scrape, format: PageFormat, mut writer: PageWriter) -> fmt::Result {
+    match format {
+        PageFormat::Classic => write(scrape, &mut ClassicText::new(&mut writer))?,
+        PageFormat::OpenMetrics => write(scrape, &mut writer)?,
+    }
     writer.finish()
 }
 
@@ -63,7 +70,8 @@ type Encode = fn(&Scrape, &mut MetricsPage<'_>) -> fmt::Result;
 
 fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
     process::encode_own(scrape, page)?;
-    listeners::encode(&scrape.status.listeners, page)?;
+    cluster::encode(scrape.status.cluster.as_ref(), page)?;
+    listeners::encode(scrape, page)?;
     certificates::encode(scrape, page)?;
     pools::encode(scrape, page)
 }
@@ -85,14 +93,14 @@ impl Collector for ScrapeCollector {
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::scrape::CertificateEnd;
     use super::*;
     use crate::admin::view::*;
     use crate::config;
     use crate::discovery::LookupValues;
-    use crate::observe::ListenerValues;
+    use crate::observe::{Journal, ListenerCounters, ListenerValues};
     use crate::pool::{Backend, BackendRequest, Lease, Pool, PoolValues};
     use crate::server::PoolFileStatus;
 
@@ -198,6 +206,9 @@ mod tests {
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),
+            number: 2,
+            hash: String::new(),
+            loaded_at: String::new(),
             reloads_ok: 1,
             reloads_failed: 2,
             last_reload_at: None,
@@ -213,10 +224,21 @@ mod tests {
             listeners: vec![listener()],
             jobs: Vec::new(),
             upgrade: UpgradeView::default(),
+            cluster: Some(ClusterView {
+                alone: true,
+                age_seconds: Some(2.5),
+                rejected: 4,
+                ..ClusterView::default()
+            }),
             pools: vec![pool()],
         };
+        let journal = Journal::new(&config::AccessLog::default()).unwrap();
+        let counters = ListenerCounters::new("chat", &journal);
+        counters.times.session.observe(Duration::from_secs(7));
         Scrape {
             status,
+            listeners: vec![counters],
+            pools: Vec::new(),
             backends: Vec::new(),
             per_backend: true,
             started_at: SystemTime::UNIX_EPOCH,
@@ -225,7 +247,7 @@ mod tests {
                 listener: "chat".into(),
                 cert: "chat.pem".into(),
                 name: "chat.test".into(),
-                not_after: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(77),
+                not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(77),
             }],
             tls_files: vec![("chat".into(), false)],
             pool_files: vec![PoolFileStatus {
@@ -282,8 +304,10 @@ mod tests {
                 None => {
                     let name = sample_name(line);
                     assert!(
-                        name.strip_prefix(&family)
-                            .is_some_and(|rest| matches!(rest, "" | "_total")),
+                        name.strip_prefix(&family).is_some_and(|rest| matches!(
+                            rest,
+                            "" | "_total" | "_sum" | "_count" | "_bucket"
+                        )),
                         "{line}"
                     );
                     let (labels, _) = line.rsplit_once(' ').unwrap();
@@ -303,6 +327,10 @@ mod tests {
             "process_open_fds 20",
             "evenkeel_build_info{version=\"1.2.3\"} 1",
             "evenkeel_reloads_total{result=\"failed\"} 2",
+            "evenkeel_cluster_alone 1",
+            "evenkeel_cluster_members 1",
+            "evenkeel_cluster_age_seconds 2.5",
+            "evenkeel_cluster_rejected_values_total 4",
             "evenkeel_configuration_error 1",
             "evenkeel_access_log_dropped_lines_total 10",
             "evenkeel_log_dropped_lines_total 13",
@@ -310,6 +338,11 @@ mod tests {
             "evenkeel_listener_ends_total{listener=\"chat\",side=\"client\",phase=\"relay\",how=\"fin\"} 9",
             "evenkeel_certificate_expiry_timestamp_seconds{listener=\"chat\",cert=\"chat.pem\",name=\"chat.test\"} 77",
             "evenkeel_certificate_error{listener=\"chat\"} 1",
+            "evenkeel_listener_responses_total{listener=\"chat\",class=\"5xx\"} 0",
+            "evenkeel_listener_session_seconds_sum{listener=\"chat\"} 7.0",
+            "evenkeel_listener_session_seconds_bucket{le=\"1.0\",listener=\"chat\"} 0",
+            "evenkeel_listener_session_seconds_bucket{le=\"10.0\",listener=\"chat\"} 1",
+            "evenkeel_listener_session_seconds_bucket{le=\"+Inf\",listener=\"chat\"} 1",
             "evenkeel_listener_handshakes_total{listener=\"chat\",kind=\"full\"} 11",
             "evenkeel_listener_handshakes_total{listener=\"chat\",kind=\"resumed\"} 12",
             "evenkeel_pool_refused_connections_total{pool=\"chat\",reason=\"full\"} 3",

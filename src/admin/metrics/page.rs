@@ -1,7 +1,7 @@
 //! Page of metrics: families of a name, a help text and rows of labels and values.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder,
@@ -9,7 +9,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use crate::observe::{Metric, MetricOf};
+use crate::observe::{Histogram, HistogramOf, Metric, MetricOf, UNBOUNDED};
 
 pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -77,6 +77,41 @@ impl MetricsPage<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes all histograms of the structs, each with the labels of its owner.
+    pub(super) fn histograms<T>(
+        &mut self,
+        metrics: &[HistogramOf<T>],
+        owners: &[(Labels<'_>, &T)],
+    ) -> fmt::Result {
+        for (metric, read) in metrics {
+            let unit = metric.unit.map(|unit| Unit::Other(unit.to_owned()));
+            let (name, help, kind) = (metric.name, metric.help, MetricType::Histogram);
+            let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+            for (labels, times) in owners {
+                encode_histogram(&mut family.encode_family(labels)?, read(times))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_histogram(row: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
+    let buckets: Vec<(f64, u64)> = histogram
+        .buckets()
+        .map(|(bound, count)| (seconds(bound), count))
+        .collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    let sum = histogram.sum().as_secs_f64();
+    row.encode_histogram::<Exemplary>(sum, count, &buckets, None)
+}
+
+/// Seconds of an upper bound in microseconds.
+fn seconds(bound: u64) -> f64 {
+    match bound {
+        UNBOUNDED => f64::INFINITY,
+        bound => Duration::from_micros(bound).as_secs_f64(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::page::{Labels, MetricsPage};
 use super::scrape::Scrape;
 use crate::admin::view::{DiscoveryView, PoolView};
 use crate::discovery::LookupValues;
-use crate::observe::{BackendValues, Metric, MetricOf};
+use crate::observe::{BackendValues, Metric, MetricOf, PoolTimes};
 use crate::pool::{Backend, PoolValues};
 
 /// Values of the label `state`.
@@ -80,6 +80,11 @@ pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result
     page.values(POOL_METRICS, &owners(pools, |pool| pool))?;
     page.values(PoolValues::METRICS, &owners(pools, |pool| &pool.counters))?;
     page.values(LookupValues::METRICS, &owners(pools, |pool| &pool.lookups))?;
+    let times = scrape.pools.iter();
+    let times: Vec<_> = times
+        .map(|pool| (vec![("pool", &**pool.name())], &**pool.times()))
+        .collect();
+    page.histograms(PoolTimes::METRICS, &times)?;
     encode_discovery(pools, page)?;
     encode_sums(scrape, page)?;
     if scrape.per_backend {

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use crate::admin::refusals::{EndpointValues, RefusalTotals};
 use crate::admin::view::StatusView;
 use crate::admin::{process, snapshot};
-use crate::pool::Backend;
+use crate::observe::ListenerCounters;
+use crate::pool::{Backend, Pool};
 use crate::server::{PoolFileStatus, Server};
 use crate::tls::CertificateFacts;
 
@@ -15,6 +16,9 @@ use crate::tls::CertificateFacts;
 pub(super) struct Scrape {
     /// The status; its pools have no backends.
     pub status: StatusView,
+    /// Counters of the listeners, for their histograms.
+    pub listeners: Vec<Arc<ListenerCounters>>,
+    pub pools: Vec<Arc<Pool>>,
     /// All backends, pool by pool.
     pub backends: Vec<Arc<Backend>>,
     /// Whether each backend has metrics of its own.
@@ -69,12 +73,18 @@ impl Scrape {
             )
             .collect();
         let pools = server.pools();
-        let backends = pools
+        let backends: Vec<_> = pools
             .iter()
-            .flat_map(|pool| pool.backends().into_iter().chain(pool.retired()));
+            .flat_map(|pool| pool.backends().into_iter().chain(pool.retired()))
+            .collect();
         Scrape {
             status: snapshot::status_of_pools(server),
-            backends: backends.collect(),
+            listeners: listeners
+                .iter()
+                .map(|one| Arc::clone(&one.counters))
+                .collect(),
+            backends,
+            pools,
             per_backend,
             started_at: server.started_at(),
             last_reload_ok_at: server.reloads().last_ok_at,

@@ -53,6 +53,8 @@ pub(crate) struct MaintArguments {
     #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
+    pub(super) scope: ScopeArguments,
+    #[command(flatten)]
     pub(super) ask: AskArguments,
 }
 
@@ -68,7 +70,18 @@ pub(crate) struct WeightArguments {
     #[arg(long, conflicts_with = "weight")]
     pub(super) reset: bool,
     #[command(flatten)]
+    pub(super) scope: ScopeArguments,
+    #[command(flatten)]
     pub(super) ask: AskArguments,
+}
+
+/// Where a state is set: on all balancers of a cluster, or on one.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct ScopeArguments {
+    /// Set it on this balancer though the store of its cluster is away; the others have it once the
+    /// store is back
+    #[arg(long)]
+    pub(super) local: bool,
 }
 
 /// Backend or listener, exactly one.
@@ -88,6 +101,8 @@ pub(crate) struct ReadyArguments {
     #[command(flatten)]
     pub(super) subject: SubjectArguments,
     #[command(flatten)]
+    pub(super) scope: ScopeArguments,
+    #[command(flatten)]
     pub(super) ask: AskArguments,
 }
 
@@ -103,6 +118,8 @@ pub(crate) struct DrainArguments {
     /// End no connection, whatever the pool's `drain` says
     #[arg(long, conflicts_with_all = ["rate", "deadline", "after", "code", "reason"])]
     pub(super) keep: bool,
+    #[command(flatten)]
+    pub(super) scope: ScopeArguments,
     #[command(flatten)]
     pub(super) ask: AskArguments,
 }

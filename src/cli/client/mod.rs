@@ -4,6 +4,7 @@
 
 mod arguments;
 mod ask;
+mod cluster;
 mod connections;
 mod drain;
 mod first_bytes;

@@ -283,6 +283,8 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
         error,
         errors,
         drawn,
+        local,
+        ..
     }) = serde_json::from_slice(body)
     else {
         let server = headers.get(SERVER).map(|name| name.as_bytes());
@@ -298,6 +300,9 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
         StatusCode::UNAUTHORIZED => "; give --token-file",
         _ => "",
     };
+    if local {
+        return CommandError::NotShared(clean(&error));
+    }
     if let Some(drawn) = drawn {
         // It shows lines of a file of another machine.
         let lines: Vec<String> = drawn.lines().map(clean).collect();

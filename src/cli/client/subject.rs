@@ -27,11 +27,13 @@ impl SubjectArguments {
 }
 
 impl Subject {
-    pub(super) fn path(&self, operation: &str, wait: Option<Duration>) -> String {
-        let query = wait
-            .map(|wait| format!("?wait={}", format_duration(wait)))
-            .unwrap_or_default();
-        format!("{}/{operation}{query}", self.base())
+    /// Path of an operation. `local`: on this balancer, whatever the store of its cluster says.
+    pub(super) fn path(&self, operation: &str, wait: Option<Duration>, local: bool) -> String {
+        let wait = wait.map(|wait| format!("wait={}", format_duration(wait)));
+        let local = local.then(|| "local=true".to_owned());
+        let query: Vec<_> = wait.into_iter().chain(local).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}/{operation}{mark}{}", self.base(), query.join("&"))
     }
 
     /// Path of the subject itself.
@@ -70,11 +72,11 @@ mod tests {
     fn names_are_encoded_in_the_path() {
         let name: BackendArgument = "chat/unix:/run/a b.sock".parse().unwrap();
         assert_eq!(
-            Subject::Backend(name).path("drain", Some(Duration::from_secs(60))),
-            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"
+            Subject::Backend(name).path("drain", Some(Duration::from_secs(60)), true),
+            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m&local=true"
         );
         assert_eq!(
-            Subject::Listener("a/b".to_owned()).path("ready", None),
+            Subject::Listener("a/b".to_owned()).path("ready", None, false),
             "/api/v1/listeners/a%2Fb/ready"
         );
     }

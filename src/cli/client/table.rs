@@ -92,6 +92,9 @@ fn heading(status: &StatusView) -> String {
             .for_each(|line| text.push_str(&format!("  {}\n", clean(line))));
     }
     text.push_str(&upgrade(status));
+    if let Some(cluster) = &status.cluster {
+        text.push_str(&super::cluster::describe(cluster));
+    }
     if status.access_log.dropped > 0 {
         text.push_str(&format!(
             "access log: {} lines lost\n",

@@ -30,6 +30,7 @@ pub(super) struct WaitTask<'a> {
     target: &'a AdminTarget,
     subject: &'a Subject,
     shows_progress: bool,
+    local: bool,
 }
 
 /// Subject of an operation, as the latest answer shows it.
@@ -54,7 +55,14 @@ impl<'a> WaitTask<'a> {
             target,
             subject,
             shows_progress: output == OutputFormat::Table && std::io::stderr().is_terminal(),
+            local: false,
         }
+    }
+
+    /// On this balancer, whatever the store of its cluster says.
+    pub(super) fn local(mut self, local: bool) -> Self {
+        self.local = local;
+        self
     }
 
     /// Performs an operation. With `wait` it returns when no connection is left, or at that time.
@@ -66,7 +74,7 @@ impl<'a> WaitTask<'a> {
     ) -> Result<WaitOutcome, CommandError> {
         let began = Instant::now();
         let first = wait.map(|wait| wait.min(MAX_WAIT));
-        let path = self.subject.path(operation, first);
+        let path = self.subject.path(operation, first, self.local);
         let timeout = ANSWER_TIMEOUT.saturating_add(first.unwrap_or_default());
         let answer = send_unless_later(self.target, ApiRequest::post(&path, body), timeout);
         let answer = if wait.is_some() && self.shows_progress {

@@ -15,6 +15,7 @@ mod check_expect;
 mod check_headers;
 mod check_kind;
 mod check_rules;
+mod cluster;
 mod discover;
 mod discover_policy;
 mod failover;
@@ -47,6 +48,7 @@ pub use balance::*;
 pub use check::*;
 pub use check_expect::*;
 pub use check_kind::*;
+pub use cluster::*;
 pub use discover::*;
 pub use discover_policy::*;
 pub use failover::*;
@@ -91,5 +93,7 @@ table! {
         metrics: Option<Metrics>, optional;
         /// Handover to a new binary.
         upgrade: Upgrade, nested;
+        /// Several balancers that behave as one. Without it this one stands alone.
+        cluster: Option<Cluster>, optional;
     }
 }

@@ -13,14 +13,14 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::SourceRequest;
-use super::connection::RegistryServers;
 use crate::config::{BackendTls, RegistryUrl};
 use crate::discovery::bounded::{MAX_BODY, MAX_LINE};
 use crate::discovery::fault::{Fault, FaultKind};
+use crate::remote::RemoteServers;
 
 /// A client of one registry.
 pub(super) struct HttpClient {
-    servers: RegistryServers,
+    servers: RemoteServers,
     connection: Option<HttpConnection>,
     timeout: Duration,
 }
@@ -51,7 +51,7 @@ impl HttpClient {
         timeout: Duration,
     ) -> HttpClient {
         HttpClient {
-            servers: RegistryServers::new(urls, tls),
+            servers: RemoteServers::new(urls, tls),
             connection: None,
             timeout,
         }

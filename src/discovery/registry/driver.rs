@@ -9,9 +9,9 @@ use super::client::{HttpAnswer, HttpClient};
 use super::{HttpSource, Publication, ReplyKind, SourceAnswer, SourceRequest};
 use crate::base::backoff::Backoff;
 use crate::config::Registry;
-use crate::discovery::bounded::read_secret;
 use crate::discovery::fault::{Fault, FaultKind};
 use crate::discovery::source::SourcePublisher;
+use crate::remote::read_secret;
 
 /// Waits after faults: soon enough for a restart of the registry, and no storm on one that is gone.
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);

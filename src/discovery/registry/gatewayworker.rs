@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout as within};
 
 use super::RELIST_INTERVAL;
-use super::connection::{RegistryServers, RegistryStream};
 use super::driver::{FIRST_RETRY, LASTING, MAX_RETRY, hide};
 use crate::base::backoff::Backoff;
 use crate::config::{Registry, RegistryUrl};
-use crate::discovery::bounded::{self, MAX_LINE, read_secret};
+use crate::discovery::bounded::{self, MAX_LINE};
 use crate::discovery::entry::{Listing, RawEntry, join};
 use crate::discovery::fault::{Fault, FaultKind};
 use crate::discovery::source::SourcePublisher;
+use crate::remote::{RemoteServers, RemoteStream, read_secret};
 
 /// As its own workers: the Register closes silent connections.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -29,7 +29,7 @@ pub(super) async fn follow(
     timeout: Duration,
     publisher: &SourcePublisher,
 ) {
-    let mut servers = RegistryServers::new(urls, registry.tls.as_ref());
+    let mut servers = RemoteServers::new(urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
         let (began, before) = (Instant::now(), publisher.answers());
@@ -57,7 +57,7 @@ pub(super) async fn follow(
 /// Why it ended before.
 async fn session(
     registry: &Registry,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
     publisher: &SourcePublisher,
 ) -> Result<(), Fault> {
@@ -80,10 +80,10 @@ async fn session(
 }
 
 async fn connect(
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
     hello: &str,
-) -> Result<RegistryStream, Fault> {
+) -> Result<RemoteStream, Fault> {
     let mut stream = servers.connect(timeout).await?;
     let sent = stream.write_all(hello.as_bytes()).await;
     sent.map_err(|error| broken(&error))?;
@@ -91,7 +91,7 @@ async fn connect(
 }
 
 async fn read_lines(
-    mut stream: RegistryStream,
+    mut stream: RemoteStream,
     timeout: Duration,
     port: u16,
     publisher: &SourcePublisher,

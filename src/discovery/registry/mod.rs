@@ -3,7 +3,6 @@
 
 mod client;
 mod collector;
-mod connection;
 mod consul;
 mod driver;
 mod etcd;
@@ -15,7 +14,6 @@ mod jute;
 mod kubernetes;
 mod nacos;
 mod redis;
-mod resp;
 #[cfg(test)]
 mod simulation;
 mod zookeeper;
@@ -27,11 +25,11 @@ use http::{HeaderMap, Method, StatusCode};
 
 pub(crate) use self::collector::{Collector, CollectorAnswer};
 use self::driver::HttpDriver;
-use super::bounded::read_secret;
 use super::entry::{Listing, shorten};
 use super::fault::{Fault, FaultKind};
 use super::source::SourcePublisher;
 use crate::config::{Registry, RegistryKind};
+use crate::remote::read_secret;
 use crate::tls::BackendTlsConfig;
 
 /// Longest time that a watch goes on before everything is read again: watches lose events, and stop
@@ -166,7 +164,7 @@ pub(crate) fn verify(registry: &Registry) -> Result<(), (Option<PathBuf>, String
         return Ok(());
     }
     if let Some(file) = &registry.token_file {
-        read_secret(file).map_err(|fault| (Some(file.clone()), fault.message))?;
+        read_secret(file).map_err(|error| (Some(file.clone()), error.to_string()))?;
     }
     let loaded = registry.tls.as_ref().map(BackendTlsConfig::load);
     loaded.transpose().map(drop).map_err(|error| {

@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout as within};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Publication;
-use super::connection::{RegistryServers, RegistryStream};
 use super::driver::{FIRST_RETRY, MAX_RETRY, hide};
-use super::resp::{self, RespError, RespValue};
 use crate::base::backoff::Backoff;
 use crate::config::{Registry, RegistryUrl};
-use crate::discovery::bounded::{self, MAX_BODY, read_secret};
+use crate::discovery::bounded;
 use crate::discovery::entry::{Listing, MAX_ENTRIES, RawEntry};
 use crate::discovery::fault::{Fault, FaultKind};
 use crate::discovery::source::SourcePublisher;
+use crate::remote::{RedisConnection, RemoteServers, read_secret};
+use crate::wire::resp::{self, RespValue};
 
 /// Between two reads, where the operator says nothing.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -240,45 +239,6 @@ fn entry(name: &[u8], value: &[u8]) -> Result<RawEntry, String> {
     RawEntry::read(Some(&*name), &value).map_err(|why| format!("{name}: {why}"))
 }
 
-/// A connection on which commands are answered in order.
-struct RedisConnection {
-    stream: RegistryStream,
-    buffered: Vec<u8>,
-}
-
-impl RedisConnection {
-    async fn call(&mut self, command: &[u8]) -> Result<RespValue, Fault> {
-        let sent = self.stream.write_all(command).await;
-        sent.map_err(|error| broken(&error))?;
-        self.read().await
-    }
-
-    /// # Cancel safety
-    /// Bytes that were read stay for the next call.
-    async fn read(&mut self) -> Result<RespValue, Fault> {
-        loop {
-            match resp::read(&self.buffered) {
-                Ok((value, length)) => {
-                    self.buffered.drain(..length);
-                    return Ok(value);
-                }
-                Err(RespError::Incomplete) if self.buffered.len() <= MAX_BODY => {}
-                Err(RespError::Malformed) => return Err(Fault::malformed("no answer of Redis")),
-                Err(_) => return Err(Fault::new(FaultKind::TooLarge, "too long an answer")),
-            }
-            let read = self.stream.read_buf(&mut self.buffered).await;
-            if read.map_err(|error| broken(&error))? == 0 {
-                let what = "the server closed the connection";
-                return Err(Fault::new(FaultKind::Unreachable, what));
-            }
-        }
-    }
-}
-
-fn broken(error: &std::io::Error) -> Fault {
-    Fault::new(FaultKind::Unreachable, error.to_string())
-}
-
 /// Reads the registry until it is dropped.
 pub(super) async fn follow(
     registry: &Registry,
@@ -294,7 +254,7 @@ pub(super) async fn follow(
         Arc::clone(&hinted),
     );
     let _hints = AbortOnDropHandle::new(tokio::spawn(hints));
-    let mut servers = RegistryServers::new(urls, registry.tls.as_ref());
+    let mut servers = RemoteServers::new(urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     let interval = registry.interval.unwrap_or(INTERVAL);
     let mut open = None;
@@ -325,7 +285,7 @@ type OpenRedis = Option<(RedisConnection, RedisSource)>;
 
 async fn read_once(
     registry: &Registry,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     open: &mut OpenRedis,
     timeout: Duration,
 ) -> Result<Publication, Fault> {
@@ -367,15 +327,14 @@ async fn read_once(
 
 async fn connect(
     registry: &Registry,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
 ) -> Result<(RedisConnection, RedisSource), Fault> {
     let stream = servers.connect(timeout).await?;
-    let connection = RedisConnection {
-        stream,
-        buffered: Vec::new(),
-    };
-    Ok((connection, RedisSource::new(registry, servers.url())))
+    Ok((
+        RedisConnection::new(stream),
+        RedisSource::new(registry, servers.url()),
+    ))
 }
 
 /// Notifies `hinted` of each message on the channel of the service. A fault of it is no fault of
@@ -386,7 +345,7 @@ async fn listen(
     timeout: Duration,
     hinted: Arc<Notify>,
 ) {
-    let mut servers = RegistryServers::new(&urls, registry.tls.as_ref());
+    let mut servers = RemoteServers::new(&urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
         if let Ok(Ok(mut connection)) =
@@ -404,7 +363,7 @@ async fn listen(
 
 async fn subscribe(
     registry: &Registry,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
 ) -> Result<RedisConnection, Fault> {
     let secret = registry

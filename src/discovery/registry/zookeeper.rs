@@ -11,15 +11,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout as within, timeout_at};
 
 use super::RELIST_INTERVAL;
-use super::connection::{RegistryServers, RegistryStream};
 use super::driver::{FIRST_RETRY, LASTING, MAX_RETRY, hide};
 use super::jute::{self, JuteReader};
 use crate::base::backoff::Backoff;
 use crate::config::{Registry, RegistryUrl};
-use crate::discovery::bounded::{self, read_secret};
+use crate::discovery::bounded;
 use crate::discovery::entry::{Listing, RawEntry, join};
 use crate::discovery::fault::{Fault, FaultKind};
 use crate::discovery::source::SourcePublisher;
+use crate::remote::{RemoteServers, RemoteStream, read_secret};
 
 /// Time-out that we ask for; the server may choose another one.
 const SESSION_MILLISECONDS: i32 = 15_000;
@@ -37,11 +37,12 @@ pub(super) async fn follow(
     timeout: Duration,
     publisher: &SourcePublisher,
 ) {
-    let mut servers = RegistryServers::new(urls, registry.tls.as_ref());
+    let mut servers = RemoteServers::new(urls, registry.tls.as_ref());
     let mut retries = Backoff::new(FIRST_RETRY, MAX_RETRY);
     loop {
         let (began, before) = (Instant::now(), publisher.answers());
         let secret = registry.token_file.as_deref().map(read_secret).transpose();
+        let secret = secret.map_err(Fault::from);
         let ended = match &secret {
             Ok(secret) => {
                 let followed = session(
@@ -70,7 +71,7 @@ pub(super) async fn follow(
 
 /// A session: its connection, and what is known of its server.
 struct ZooKeeperSession {
-    stream: RegistryStream,
+    stream: RemoteStream,
     buffered: Vec<u8>,
     /// Number of the next request.
     xid: i32,
@@ -84,7 +85,7 @@ struct ZooKeeperSession {
 async fn session(
     registry: &Registry,
     secret: Option<&str>,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
     publisher: &SourcePublisher,
 ) -> Result<(), Fault> {
@@ -107,7 +108,7 @@ async fn session(
 async fn begin(
     registry: &Registry,
     secret: Option<&str>,
-    servers: &mut RegistryServers,
+    servers: &mut RemoteServers,
     timeout: Duration,
 ) -> Result<ZooKeeperSession, Fault> {
     let stream = servers.connect(timeout).await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::first_byte::FirstByte;
 use super::{ConnectionRecord, Timestamp, UNKNOWN_TIME};
 use crate::config::TlsVersion;
 use crate::net::Peer;
@@ -63,6 +64,9 @@ impl ConnectionRecord {
             listener: Arc::clone(listener),
             connect_time: moved.connect_us.unwrap_or(UNKNOWN_TIME),
             last_line_seconds: moved.last_line_seconds,
+            // A wait that two processes would have to measure is not.
+            first_byte: 0,
+            first_byte_step: FirstByte::None,
             client: import_peer(moved.client),
             status: moved.status,
             tls: match moved.backend_tls {

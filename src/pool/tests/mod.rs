@@ -3,6 +3,7 @@
 
 mod all_down;
 mod choosing;
+mod cluster;
 mod probing;
 mod queueing;
 mod relieving;

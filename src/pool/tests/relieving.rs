@@ -56,7 +56,10 @@ async fn loads_are_of_those_who_take_new_connections() {
             .collect()
     };
     assert_eq!(seen(&pool), [("a".to_owned(), 1), ("b".to_owned(), 3)]);
-    assert_eq!(pool.loads().iter().map(|load| load.live).sum::<u64>(), 1);
+    assert_eq!(
+        pool.loads().iter().map(|load| load.live.own).sum::<u64>(),
+        1
+    );
     backend(&pool, "a").set_operator(OperatorState::Drain);
     assert_eq!(seen(&pool), [("b".to_owned(), 3)]);
     backend(&pool, "b").set_weight(Some(0));

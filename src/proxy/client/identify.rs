@@ -30,6 +30,8 @@ pub(in crate::proxy) struct HandshakeInfo {
     pub tls: HandshakeFacts,
     /// Time that the client waited for a permit: no part of its own time.
     pub waited: Duration,
+    /// From the client's hello, with that wait.
+    pub took: Duration,
     pub identity: Option<ClientIdentity>,
 }
 
@@ -83,7 +85,7 @@ impl Identified {
         let Some(handshake) = &self.handshake else {
             return;
         };
-        record.shaken(&handshake.tls);
+        record.shaken(&handshake.tls, handshake.took);
         if let Some(identity) = &handshake.identity {
             note_certificate(record, identity);
         }
@@ -125,9 +127,11 @@ async fn peek_hello(
             hello,
             ..Identified::plain(stream)
         }),
-        Ok(Ok(Err(ClientHelloError::TooLarge))) => Err(tls_alert::refuse_too_large(stream).await),
+        Ok(Ok(Err(ClientHelloError::TooLarge))) => {
+            Err(tls_alert::refuse_too_large(stream, record.id).await)
+        }
         Ok(Ok(Err(reason))) => {
-            tracing::debug!(%reason, "client hello refused");
+            tracing::debug!(id = record.id, %reason, "client hello refused");
             Err(end(Side::Client, Cause::Invalid))
         }
         Ok(Err(error)) => Err(tls_alert::client_failed(&error)),
@@ -143,7 +147,11 @@ async fn terminate(
     record: &mut ConnectionRecord,
 ) -> Result<Identified, Termination> {
     let accepted = tls_handshake::accept(stream, acceptor, client, record).await?;
-    let AcceptedTls { mut stream, waited } = accepted;
+    let AcceptedTls {
+        mut stream,
+        waited,
+        took,
+    } = accepted;
     let sni = stream.server_name().map(str::to_owned);
     let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
     let name = |alpn: &Vec<u8>| String::from_utf8_lossy(alpn).into_owned();
@@ -156,6 +164,7 @@ async fn terminate(
         },
         identity: stream.take_identity(),
         waited,
+        took,
     };
     Ok(Identified {
         stream: MaybeTlsStream::Tls(Box::new(stream)),

@@ -84,7 +84,7 @@ impl TcpClient {
     }
 
     fn refuse_unavailable(self, pool: &Pool, error: &BackendUnavailable) {
-        tracing::debug!(pool = %pool.name(), %error, "refused");
+        tracing::debug!(id = self.record.id, pool = %pool.name(), %error, "refused");
         self.refuse(error.end());
     }
 }

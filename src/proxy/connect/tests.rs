@@ -329,7 +329,7 @@ fn an_overdue_connect_is_held_against_its_backend_once() {
     let error = ConnectError::TimedOut(Duration::from_secs(5));
     begun
         .iter()
-        .for_each(|(attempt, _)| attempt.charge(&error, now));
+        .for_each(|(attempt, _)| attempt.charge(&error, 1, now));
     let counted = read(&a.counters().connect_failures);
     assert_eq!((counted, read(&a.counters().ejections)), (2, 0));
     for (attempt, _) in &mut attempts(&pool, &["a"]) {
@@ -351,7 +351,7 @@ fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
             search.gives_up(&pool, attempt, now),
             "another one may serve"
         );
-        attempt.charge(&timed_out, now);
+        attempt.charge(&timed_out, 1, now);
     }
     let counted = read(&a.counters().connect_failures);
     assert_eq!((counted, read(&a.counters().ejections)), (8, 0));

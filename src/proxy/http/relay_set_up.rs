@@ -170,7 +170,7 @@ impl RelaySetUp {
                 SetUpStep::Leave
             }
             ConnectNow::Refused(error) => {
-                let response = refusal::unavailable(&pool, &error);
+                let response = refusal::unavailable(&pool, &error, upgrade.record.id);
                 self.state = Some(SetUpState::Refused(Box::new(upgrade.refused(response))));
                 return SetUpStep::Leave;
             }
@@ -219,7 +219,7 @@ impl RelayUpgrade {
             return SetUpStep::Leave;
         };
         self.terms = Some(agreed.session);
-        self.record.answered(101);
+        self.record.answered_by_backend(101);
         SetUpStep::Switch {
             answer: agreed.head,
             taken: length,

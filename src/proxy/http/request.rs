@@ -75,7 +75,7 @@ impl PendingRequest<'_> {
             let connected = match connected {
                 Ok(connected) => connected,
                 Err(error) => {
-                    let response = refusal::unavailable(pool, &error);
+                    let response = refusal::unavailable(pool, &error, record.id());
                     return respond(client, self.http, self.request, record, response).await;
                 }
             };
@@ -189,7 +189,7 @@ impl PendingRequest<'_> {
         error: &ExchangeError,
     ) -> AfterRequest {
         let phase = record.reached();
-        match refusal::unanswered(error, phase) {
+        match refusal::unanswered(error, phase, record.id()) {
             Some(response) => respond(client, self.http, self.request, record, response).await,
             None => {
                 record.ends(refusal::broken_off(error, phase));
@@ -224,7 +224,7 @@ pub(super) async fn deliver(
 ) -> (AfterRequest, Option<EndedConnection>) {
     lease.backend().answered();
     let head = exchange.head();
-    record.note(|record| record.answered(head.status()));
+    record.note(|record| record.answered_by_backend(head.status()));
     // RFC 9110 section 6.6.1.
     if !head.fields().has("date") {
         edits.append("Date", own_response::date().as_bytes());

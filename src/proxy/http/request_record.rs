@@ -42,6 +42,11 @@ impl RequestRecord {
         }
     }
 
+    /// Id of its lines; 0 once the record is taken.
+    pub(super) fn id(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.id)
+    }
+
     /// A clock for its interval lines.
     pub(super) fn clock(&self) -> Option<Interval> {
         self.record.as_ref().map(Interval::of)

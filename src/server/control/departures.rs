@@ -115,5 +115,6 @@ fn usual() -> DrainRate {
         deadline: None,
         after: Duration::ZERO,
         close_frame: Arc::new(CloseFrame::new(defaults::CLOSE_CODE as u16, "")),
+        is_local: false,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::jobs::{FailoverGuard, Job, JobRequest, JobTarget, TooMany};
+use super::jobs::{DrainRate, FailoverGuard, Job, JobRequest, JobTarget, TooMany};
 use crate::pool::{Backend, OperatorState, Pool};
 use crate::server::listeners;
 use crate::server::lock::lock;
@@ -11,7 +11,43 @@ use crate::server::state::Server;
 use crate::server::status::ListenerStatus;
 use crate::server::upgrade::message::FromNew;
 
+/// Decoded drain: what it does to the live connections.
+pub(crate) enum DrainRequest {
+    /// Goes on with a running job, else starts one at the pool's `drain`, if it has one.
+    Default(Option<DrainRate>),
+    /// Starts a job.
+    Rate(DrainRate),
+    /// Ends no connection.
+    Keep,
+}
+
 impl Server {
+    /// Applies a drain to the live connections of its backend or listener. Returns the job that
+    /// ends them, where there is one; it may be over already.
+    ///
+    /// # Errors
+    /// The limit of running jobs is reached; the target is draining all the same.
+    pub(crate) fn apply_drain(
+        &self,
+        target: JobTarget,
+        request: DrainRequest,
+    ) -> Result<Option<Arc<Job>>, TooMany> {
+        let running = self.jobs.of(&target);
+        let rate = match request {
+            DrainRequest::Keep => {
+                if let Some(job) = running {
+                    self.abort_job(job.id);
+                }
+                self.jobs.abort_of(&target);
+                return Ok(None);
+            }
+            DrainRequest::Default(_) if running.is_some() => return Ok(running),
+            DrainRequest::Default(None) => return Ok(None),
+            DrainRequest::Default(Some(rate)) | DrainRequest::Rate(rate) => rate,
+        };
+        self.start_job(JobRequest::drain(target, rate)).map(Some)
+    }
+
     /// Sets the operator's state of a backend; it wins over failover. A backend that is ready again
     /// keeps the connections that are left.
     pub(crate) fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {

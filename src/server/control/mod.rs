@@ -4,7 +4,7 @@
 //! `rebalance` start jobs; `pings` asks the sessions of a backend that is down for a sign of life.
 
 mod departures;
-mod drain;
+pub(super) mod drain;
 pub(super) mod failover;
 pub(crate) mod jobs;
 pub(super) mod pings;

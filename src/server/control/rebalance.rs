@@ -107,25 +107,34 @@ impl RebalanceWatch {
     }
 }
 
-/// Plans how many connections each backend gives or gets; `None`: the pool is balanced.
+/// Plans how many connections each backend gives or gets; `None`: the pool is balanced. In a
+/// cluster all balancers plan alike, by the connections of all, and each moves its part.
 fn plan(pool: &Arc<Pool>, loads: &[BackendLoad], settings: &Rebalance) -> Option<RebalancePlan> {
     let counts: Vec<_> = loads.iter().map(count).collect();
     let shares = level(&counts, settings.threshold_percent)?;
     let pairs = || loads.iter().zip(&shares);
-    let overloaded = pairs().filter(|(load, share)| load.live > **share);
-    let underloaded = pairs().filter(|(load, share)| load.live < **share);
+    let surplus = |load: &BackendLoad, share: u64| load.live.all().saturating_sub(share);
+    let above = pairs().filter(|(load, share)| surplus(load, **share) > 0);
+    let overloaded: Vec<OverloadedBackend> = above
+        .map(|(load, share)| {
+            let count = load.live.part_of(surplus(load, *share));
+            OverloadedBackend {
+                backend: Arc::clone(&load.backend),
+                share: load.live.own - count,
+                count,
+            }
+        })
+        .collect();
+    let all: u64 = pairs().map(|(load, share)| surplus(load, *share)).sum();
+    let own: u64 = overloaded.iter().map(|one| one.count).sum();
+    let underloaded = pairs().filter(|(load, share)| load.live.all() < **share);
     Some(RebalancePlan {
         pool: Arc::clone(pool),
-        overloaded: overloaded
-            .map(|(load, share)| OverloadedBackend {
-                backend: Arc::clone(&load.backend),
-                share: *share,
-                count: load.live - share,
-            })
-            .collect(),
+        overloaded,
         underloaded: underloaded
             .map(|(load, share)| (Arc::clone(&load.backend), *share))
             .collect(),
+        part: own as f64 / all.max(1) as f64,
         min_age: settings.min_age,
         untold: settings.tcp == UntoldSessions::Close,
     })
@@ -133,7 +142,7 @@ fn plan(pool: &Arc<Pool>, loads: &[BackendLoad], settings: &Rebalance) -> Option
 
 fn count(load: &BackendLoad) -> NodeLoad {
     NodeLoad {
-        live: load.live,
+        live: load.live.all(),
         weight: load.weight.into(),
         max: load.max_connections,
     }
@@ -160,6 +169,7 @@ async fn begin_job(
         deadline: None,
         after: Duration::ZERO,
         close_frame: Arc::new(CloseFrame::new(SERVICE_RESTART, REASON)),
+        is_local: false,
     };
     let (pool, connections) = (Arc::clone(plan.pool.name()), plan.count());
     // As many jobs run as may: there is another look.
@@ -169,4 +179,90 @@ async fn begin_job(
         .ok()?;
     tracing::info!(job = job.id, %pool, connections, "moves connections to backends below their share");
     Some(job)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::pool::{BackendRequest, ClusterExchange, Lease};
+
+    const SETTINGS: Rebalance = Rebalance {
+        threshold_percent: 20,
+        rate: crate::base::rate::Rate::per_second(10),
+        min_age: Duration::ZERO,
+        tcp: UntoldSessions::Keep,
+    };
+
+    fn pool() -> Arc<Pool> {
+        let text = "[[listener]]\nname = \"l\"\nbind = \"[::]:80\"\nprotocol = \"tcp\"\npool = \"p\"\n\
+            [pool.p]\nbalance = \"least_conn\"\nbackend = [\n\
+            { name = \"a\", address = \"10.0.0.1:80\" },\n\
+            { name = \"b\", address = \"10.0.0.2:80\" },\n\
+            { name = \"c\", address = \"10.0.0.3:80\" },\n]\n";
+        let config = config::parse(text, Path::new("balancer.toml")).unwrap();
+        Pool::new(&config.pools["p"])
+    }
+
+    /// A balancer with that many connections on `a`, `b` and `c`.
+    fn balancer(counts: [u64; 3]) -> (Arc<Pool>, Vec<Lease>) {
+        let pool = pool();
+        let mut leases = Vec::new();
+        for (backend, count) in pool.backends().iter().zip(counts) {
+            let request = BackendRequest {
+                preferred: Some(backend),
+                ..BackendRequest::default()
+            };
+            let taken = || pool.acquire_now(&request).unwrap().unwrap();
+            leases.extend((0..count).map(|_| taken()));
+        }
+        (pool, leases)
+    }
+
+    /// Two balancers with 30 and 10 connections on each full backend move a quarter of each, to the
+    /// third one, at the parts of one rate.
+    #[test]
+    fn balancers_plan_alike_and_each_moves_its_part() {
+        let counts = [[30, 30, 0], [10, 10, 0]];
+        let balancers = counts.map(balancer);
+        let mut moved = 0;
+        let mut parts = 0.0;
+        for (at, (pool, _leases)) in balancers.iter().enumerate() {
+            let others = counts[1 - at];
+            pool.set_cluster_loads(&ClusterExchange {
+                members: 2,
+                others: &|name| others["abc".find(name).unwrap()],
+                shares_load: true,
+                shares_drain: true,
+            });
+            let plan = plan(pool, &pool.loads(), &SETTINGS).unwrap();
+            let shares: Vec<u64> = plan.underloaded.iter().map(|(_, share)| *share).collect();
+            assert_eq!(shares, [26]);
+            assert!(plan.helps());
+            assert!(
+                plan.overloaded
+                    .iter()
+                    .all(|one| one.share + one.count == counts[at][0])
+            );
+            moved += plan.count();
+            parts += plan.part;
+        }
+        // Of 26 two may be one more, as each balancer rounds up.
+        assert!((26..=28).contains(&moved), "{moved}");
+        assert!((1.0..1.1).contains(&parts), "{parts}");
+    }
+
+    #[test]
+    fn what_is_even_over_all_is_left_alone() {
+        let (pool, _leases) = balancer([20, 0, 0]);
+        pool.set_cluster_loads(&ClusterExchange {
+            members: 2,
+            others: &|name| u64::from(name != "a") * 20,
+            shares_load: true,
+            shares_drain: true,
+        });
+        assert!(plan(&pool, &pool.loads(), &SETTINGS).is_none());
+    }
 }

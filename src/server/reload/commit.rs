@@ -26,6 +26,7 @@ impl Server {
             return Err(vec!["the server is stopping".to_owned()]);
         }
         let PreparedReload { config, pools, .. } = &prepared;
+        self.reconcile_pools(pools.values());
         let grace = longest_handshake_timeout(&live.config);
         self.limits().apply(&config.global);
         self.journal().tracer().apply(config.traces.as_ref());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::load_error::LoadError;
+use crate::cluster;
 use crate::config::{
     self, BackendTls, Bind, Config, DiscoverSource, FileRights, ListenerTls, Sticky, TcpOptions,
 };
@@ -40,6 +41,10 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
         }
     }
     errors.extend(registry_errors(config));
+    if let Some(Err((file, error))) = config.cluster.as_ref().map(cluster::verify) {
+        let key = "cluster".to_owned();
+        errors.push(LoadError::new("cluster", key, file.as_deref(), &error));
+    }
     errors.extend(congestion_errors(config));
     errors.extend(rights_errors(config));
     errors.extend(traces_error(config));

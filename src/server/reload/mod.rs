@@ -7,6 +7,7 @@
 mod commit;
 pub(super) mod condition;
 pub(super) mod error;
+pub(super) mod in_force;
 mod load;
 mod load_error;
 pub(super) mod participant;
@@ -65,7 +66,7 @@ impl Server {
 
     /// Reloads, counts and logs the result. Blocks; one at a time.
     fn reload_now(
-        &self,
+        self: &Arc<Self>,
         text: Option<String>,
         conditions: &[Condition],
     ) -> Result<Vec<Change>, ReloadError> {
@@ -75,6 +76,12 @@ impl Server {
         self.refuse_in_upgrade()?;
         let _under_way = self.lifecycle.begin_reload();
         let result = self.try_reload(text, conditions);
+        if result.is_ok()
+            && let Err(error) = self.join_cluster()
+        {
+            // The files were good when the reload was prepared.
+            tracing::error!(error, "the cluster of before goes on");
+        }
         self.note_reload(&result);
         result
     }
@@ -130,6 +137,9 @@ impl Server {
             messages,
             drawn: verify::drawn(draft()),
         })?;
-        Ok(self.commit(prepared)?)
+        let changes = self.commit(prepared)?;
+        let mut in_force = lock(&self.in_force);
+        *in_force = in_force.next(&text);
+        Ok(changes)
     }
 }

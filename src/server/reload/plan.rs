@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::lines;
+use super::error::{ReloadError, lines};
 use crate::config::{self, Action, Change, Config, Item};
 use crate::server::listeners;
 use crate::server::lock::lock;
@@ -56,18 +56,21 @@ impl Server {
     /// Previews a reload of `text`.
     ///
     /// # Errors
-    /// Every error of the text, one line each.
-    pub(crate) async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, Vec<String>> {
+    /// Every error of the text.
+    pub(crate) async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, ReloadError> {
         let server = Arc::clone(self);
         let plan = move || {
             let parsed = config::parse(&text, server.source.file());
-            let new = parsed.map_err(|errors| lines(&errors))?;
+            let new = parsed.map_err(|errors| ReloadError {
+                messages: lines(&errors),
+                drawn: Some(errors.to_string()),
+            })?;
             let mut preview = server.preview(&new);
             preview.refusals = server.bind_errors(&new);
             Ok(preview)
         };
         let done = self.control_runtime().spawn_blocking(plan).await;
-        done.unwrap_or_else(|error| Err(vec![format!("plan: {error}")]))
+        done.unwrap_or_else(|error| Err(vec![format!("plan: {error}")].into()))
     }
 
     pub(super) fn preview(&self, new: &Config) -> ReloadPreview {
@@ -149,7 +152,8 @@ fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPar
         | Item::Traces
         | Item::Admin
         | Item::Metrics
-        | Item::Upgrade => None,
+        | Item::Upgrade
+        | Item::Cluster => None,
     };
     let mut keys = step.keys.iter();
     let moves = keys.any(|key| ["bind", "address"].contains(key));

@@ -122,5 +122,5 @@ fn path(shown: &Shown, operation: &str) -> Option<String> {
         Shown::Listener(name) => Subject::Listener(name),
         Shown::Pool(_) | Shown::Job(_) => return None,
     };
-    Some(subject.path(operation, None))
+    Some(subject.path(operation, None, false))
 }

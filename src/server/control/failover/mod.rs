@@ -180,6 +180,7 @@ fn pace(settings: &config::Pool, reason: EndReason) -> DrainRate {
         deadline: None,
         after: Duration::ZERO,
         close_frame: Arc::new(CloseFrame::new(defaults::CLOSE_CODE as u16, "")),
+        is_local: false,
     };
     let pace = settings.drain.as_ref().map_or_else(usual, DrainRate::from);
     let at_once = reason == EndReason::Down && settings.failover.on_down == OnDown::Close;
@@ -193,5 +194,6 @@ fn pace(settings: &config::Pool, reason: EndReason) -> DrainRate {
         deadline,
         after: Duration::ZERO,
         close_frame: pace.close_frame,
+        is_local: pace.is_local,
     }
 }

@@ -23,6 +23,8 @@ pub(in crate::server) struct JobState {
     after: Duration,
     close_code: u16,
     close_reason: String,
+    #[serde(default)]
+    is_local: bool,
     pub ended: u64,
     pub started_at: SystemTime,
 }
@@ -83,6 +85,7 @@ impl Job {
             after,
             close_code: self.pace.close_frame.code,
             close_reason: self.pace.close_frame.reason.to_string(),
+            is_local: self.pace.is_local,
             ended: self.ended(),
             started_at: self.started_at,
         })
@@ -113,6 +116,7 @@ impl JobState {
                 deadline: self.deadline,
                 after: self.after,
                 close_frame: std::sync::Arc::new(close_frame),
+                is_local: self.is_local,
             },
         })
     }
@@ -179,6 +183,7 @@ mod tests {
                 deadline: None,
                 after: Duration::ZERO,
                 close_frame: std::sync::Arc::new(CloseFrame::new(1001, "")),
+                is_local: false,
             };
             let target = JobTarget::Filter(Box::default());
             Job::new(1, origin, JobRequest::drain(target, pace))

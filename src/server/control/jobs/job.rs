@@ -209,13 +209,24 @@ impl Job {
         }
     }
 
+    /// The fraction of the rate that is this balancer's, as of the last exchange with its cluster.
+    fn part(&self) -> f64 {
+        match (&self.until, &self.target) {
+            _ if self.pace.is_local => 1.0,
+            (JobEnd::Balanced(plan), _) => plan.part,
+            (_, JobTarget::Backend(backend)) => backend.drain_load().fraction(),
+            _ => 1.0,
+        }
+    }
+
     /// Counts the connections and estimates the end, before the first is told to end.
     async fn count(&self, sessions: &Sessions<'_>) {
         let count = match &self.until {
             JobEnd::Balanced(plan) => plan.count(),
             JobEnd::Empty | JobEnd::AllEnded => sessions.list().await.len() as u64,
         };
-        let quota = Quota::new(self.pace.rate, self.pace.deadline);
+        let mut quota = Quota::new(self.pace.rate, self.pace.deadline);
+        quota.set_part(self.part());
         let ending = quota.left_in(self.target.live().unwrap_or(count), Duration::ZERO);
         let left_in = ending.map(|ending| self.pace.after.saturating_add(ending));
         self.enter(JobPhase::Waiting, count, left_in);
@@ -231,6 +242,7 @@ impl Job {
             let listed_at = Instant::now();
             while rounds.lasts(&list) && listed_at.elapsed() < R::LIST_AGE {
                 let now = began.elapsed();
+                quota.set_part(self.part());
                 let due = quota.take(list.len() as u64, now);
                 let granted = self.end_some(relay, &mut rounds, &mut list, due);
                 let left = rounds.left(list.len() as u64);

@@ -10,6 +10,7 @@ use crate::base::rate::Rate;
 pub(super) struct Quota {
     rate: Option<Rate>,
     deadline: Option<Duration>,
+    part: f64,
     at: Duration,
     /// Fraction of a connection that is due.
     rest: f64,
@@ -20,9 +21,16 @@ impl Quota {
         Quota {
             rate,
             deadline,
+            part: 1.0,
             at: Duration::ZERO,
             rest: 0.0,
         }
+    }
+
+    /// Sets the fraction of the rate that is this balancer's, 0 to 1. The deadline holds for all
+    /// alike.
+    pub(super) fn set_part(&mut self, part: f64) {
+        self.part = part;
     }
 
     /// Takes the connections of `left` that are due at `now`; never more than are left.
@@ -52,8 +60,8 @@ impl Quota {
     }
 
     fn per_second(&self) -> Option<f64> {
-        self.rate
-            .map(|rate| rate.count() as f64 / rate.per().as_secs_f64())
+        let whole = self.rate?;
+        Some(self.part * whole.count() as f64 / whole.per().as_secs_f64())
     }
 
     fn by_deadline(&self, left: u64, passed: Duration, now: Duration) -> f64 {
@@ -124,6 +132,25 @@ mod tests {
                 "{rate:?}, {left}"
             );
         }
+    }
+
+    /// Three balancers with 600, 300 and 100 connections end 10 a second together.
+    #[test]
+    fn balancers_share_a_rate_by_their_connections() {
+        let mut lefts = [600_u64, 300, 100];
+        let mut quotas = [(); 3].map(|()| Quota::new("10/s".parse().ok(), None));
+        for second in 1..=100 {
+            let all: u64 = lefts.iter().sum();
+            let mut taken = 0;
+            for (quota, left) in quotas.iter_mut().zip(&mut lefts) {
+                quota.set_part(*left as f64 / all.max(1) as f64);
+                let due = quota.take(*left, Duration::from_secs(second));
+                *left -= due;
+                taken += due;
+            }
+            assert!((8..=12).contains(&taken), "{taken} in second {second}");
+        }
+        assert!(lefts.iter().sum::<u64>() <= 3, "{lefts:?}");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use crate::relay::{Relay, SessionInfo, SessionState};
 pub(crate) struct RebalancePlan {
     pub pool: Arc<Pool>,
     pub overloaded: Vec<OverloadedBackend>,
-    /// Backends below their share, each with its share.
+    /// Backends below their share, each with its share of all balancers' connections.
     pub underloaded: Vec<(Arc<Backend>, u64)>,
+    /// The fraction of the connections to be moved that this balancer moves.
+    pub part: f64,
     pub min_age: Duration,
     /// Whether sessions whose clients cannot be told a reason are moved, too.
     pub untold: bool,
@@ -23,6 +25,7 @@ pub(crate) struct RebalancePlan {
 #[derive(Debug, Clone)]
 pub(crate) struct OverloadedBackend {
     pub backend: Arc<Backend>,
+    /// The part of its share that this balancer's connections are.
     pub share: u64,
     /// Connections to be moved, at most.
     pub count: u64,
@@ -52,8 +55,9 @@ impl RebalancePlan {
 
     /// Whether a backend that can take connections lacks some.
     pub(crate) fn helps(&self) -> bool {
-        let lacks =
-            |(backend, share): &(Arc<Backend>, u64)| backend.takes_new() && backend.live() < *share;
+        let lacks = |(backend, share): &(Arc<Backend>, u64)| {
+            backend.takes_new() && backend.shared_load().all() < *share
+        };
         self.underloaded.iter().any(lacks)
     }
 }

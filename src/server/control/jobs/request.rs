@@ -49,6 +49,9 @@ pub(crate) struct DrainRate {
     /// Time for connections to end by themselves first.
     pub after: Duration,
     pub close_frame: Arc<CloseFrame>,
+    /// The rate is this balancer's alone. Else it is of all balancers of its cluster, and each ends
+    /// its part.
+    pub is_local: bool,
 }
 
 /// Origin of a job.
@@ -149,6 +152,7 @@ impl From<&config::Drain> for DrainRate {
             deadline: *deadline,
             after: *after,
             close_frame: Arc::new(CloseFrame::new(close.code, &close.reason)),
+            is_local: false,
         }
     }
 }

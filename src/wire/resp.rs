@@ -1,8 +1,11 @@
 //! RESP2, as far as its answers are read: a value of bounded size and depth.
 
-use crate::discovery::bounded::MAX_BODY;
-use crate::discovery::entry::MAX_ENTRIES;
-
+/// Largest string: ten thousand entries of a registry in one value.
+const MAX_BYTES: usize = 16 << 20;
+/// Longest list: key and value of ten thousand entries, and a cursor.
+const MAX_ITEMS: usize = 20_002;
+/// Most bytes of a whole answer: a value of the largest size with its frame.
+pub const MAX_ANSWER: usize = MAX_BYTES + 4_096;
 /// Deepest nesting of arrays that an answer of ours has.
 const MAX_DEPTH: u8 = 4;
 /// Longest line of a length, a status or an error.
@@ -10,7 +13,7 @@ const MAX_LINE: usize = 4_096;
 
 /// A value of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RespValue {
+pub enum RespValue {
     Status(String),
     Error(String),
     Number(i64),
@@ -21,7 +24,7 @@ pub(super) enum RespValue {
 
 /// Why bytes are no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RespError {
+pub enum RespError {
     /// More bytes must come.
     Incomplete,
     Malformed,
@@ -32,14 +35,14 @@ pub(super) enum RespError {
 ///
 /// # Errors
 /// See [`RespError`].
-pub(super) fn read(bytes: &[u8]) -> Result<(RespValue, usize), RespError> {
+pub fn read(bytes: &[u8]) -> Result<(RespValue, usize), RespError> {
     let mut reader = RespReader { bytes, at: 0 };
     let value = reader.value(MAX_DEPTH)?;
     Ok((value, reader.at))
 }
 
 /// A command with its arguments, as bytes to be sent.
-pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
+pub fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         bytes.extend(format!("${}\r\n", word.len()).into_bytes());
@@ -64,12 +67,11 @@ impl<'a> RespReader<'a> {
             b'+' => Ok(RespValue::Status(text())),
             b'-' => Ok(RespValue::Error(text())),
             b':' => number(rest).map(RespValue::Number),
-            b'$' => match length(rest, MAX_BODY)? {
+            b'$' => match length(rest, MAX_BYTES)? {
                 None => Ok(RespValue::Null),
                 Some(length) => self.bytes(length).map(RespValue::Bytes),
             },
-            // A scan gives key and value of each.
-            b'*' => match length(rest, 2 * MAX_ENTRIES + 2)? {
+            b'*' => match length(rest, MAX_ITEMS)? {
                 None => Ok(RespValue::Null),
                 Some(count) => {
                     let values = (0..count).map(|_| self.value(depth));

@@ -1,4 +1,4 @@
-//! Connections to the servers of a registry: by name or address, plain or TLS, with keepalive, so
+//! Connections to the servers of a service: by name or address, plain or TLS, with keepalive, so
 //! that one to a machine that is gone ends within 40 s.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout as within;
 
+use super::RemoteError;
 use crate::config::{BackendTls, RegistryUrl};
-use crate::discovery::fault::{Fault, FaultKind};
 use crate::net::dns::DnsResolver;
 use crate::tls::BackendTlsConfig;
 
@@ -22,17 +22,17 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Least time of an address: a handshake over any distance, with one packet lost, ends in it.
 const MIN_CONNECT: Duration = Duration::from_millis(1500);
 
-/// A stream to a registry.
-pub(super) trait Bytes: AsyncRead + AsyncWrite + Send {}
+/// A stream to a service.
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Bytes for T {}
 
-/// A connection to a registry, before its protocol.
-pub(super) type RegistryStream = Pin<Box<dyn Bytes>>;
+/// A connection to a service, before its protocol.
+pub(crate) type RemoteStream = Pin<Box<dyn Bytes>>;
 
-/// The servers of a registry. The one that served last goes on to; after a fault another one.
+/// The servers of a service. The one that served last goes on to; after a fault another one.
 #[derive(Debug)]
-pub(super) struct RegistryServers {
+pub(crate) struct RemoteServers {
     /// In random order, so that many balancers do not ask the same one.
     urls: Vec<RegistryUrl>,
     present: usize,
@@ -40,11 +40,11 @@ pub(super) struct RegistryServers {
     tls: Option<BackendTlsConfig>,
 }
 
-impl RegistryServers {
-    pub(super) fn new(urls: &[RegistryUrl], tls: Option<&BackendTls>) -> RegistryServers {
+impl RemoteServers {
+    pub(crate) fn new(urls: &[RegistryUrl], tls: Option<&BackendTls>) -> RemoteServers {
         let mut urls = urls.to_vec();
         fastrand::shuffle(&mut urls);
-        RegistryServers {
+        RemoteServers {
             urls,
             present: 0,
             settings: tls.cloned().unwrap_or_default(),
@@ -53,12 +53,12 @@ impl RegistryServers {
     }
 
     /// The present server; `None` where there is none at all.
-    pub(super) fn url(&self) -> Option<&RegistryUrl> {
+    pub(crate) fn url(&self) -> Option<&RegistryUrl> {
         self.urls.get(self.present)
     }
 
     /// Turns to the next server, and has the files of TLS read again.
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.present = (self.present + 1) % self.urls.len().max(1);
         self.tls = None;
     }
@@ -67,9 +67,9 @@ impl RegistryServers {
     ///
     /// # Errors
     /// Names the server.
-    pub(super) async fn connect(&mut self, timeout: Duration) -> Result<RegistryStream, Fault> {
+    pub(crate) async fn connect(&mut self, timeout: Duration) -> Result<RemoteStream, RemoteError> {
         let Some(url) = self.urls.get(self.present) else {
-            return Err(unreachable("no address of the registry"));
+            return Err(unreachable("no address of the service"));
         };
         let stream = connect_tcp(url, timeout).await?;
         if !url.is_tls {
@@ -87,7 +87,7 @@ impl RegistryServers {
     }
 }
 
-async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, Fault> {
+async fn connect_tcp(url: &RegistryUrl, timeout: Duration) -> Result<TcpStream, RemoteError> {
     let failed = |error: &dyn std::fmt::Display| unreachable(format!("{url}: {error}"));
     let mut addresses = match url.host.parse::<IpAddr>() {
         Ok(ip) => vec![ip],
@@ -130,8 +130,8 @@ fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-fn unreachable(message: impl Into<String>) -> Fault {
-    Fault::new(FaultKind::Unreachable, message)
+fn unreachable(message: impl Into<String>) -> RemoteError {
+    RemoteError::Unreachable(message.into())
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! Keys of a cluster in the store. All have the hash tag `{NAME}`, so that a Redis Cluster keeps
+//! them in one slot.
+
+use super::names::NamesDigest;
+
+/// Keys of one cluster.
+#[derive(Debug, Clone)]
+pub(super) struct StoreKeys {
+    prefix: String,
+}
+
+impl StoreKeys {
+    pub(super) fn new(cluster: &str) -> StoreKeys {
+        StoreKeys {
+            prefix: format!("ek:{{{cluster}}}:"),
+        }
+    }
+
+    /// Report of a member.
+    pub(super) fn member(&self, id: &str) -> String {
+        format!("{}n:{id}", self.prefix)
+    }
+
+    /// Set of the ids of all members.
+    pub(super) fn members(&self) -> String {
+        format!("{}members", self.prefix)
+    }
+
+    /// List of names of this digest.
+    pub(super) fn names(&self, digest: NamesDigest) -> String {
+        format!("{}names:{}", self.prefix, digest.to_hex())
+    }
+
+    /// Hash of the operator's states.
+    pub(super) fn operator(&self) -> String {
+        format!("{}op", self.prefix)
+    }
+
+    /// Number that changes whenever that hash does.
+    pub(super) fn mark(&self) -> String {
+        format!("{}op:rev", self.prefix)
+    }
+}
+
+/// Sets a field of a hash if it still is what the writer has seen, and changes the mark. Keys that
+/// somebody has made something else of are made anew. `nil` and `""` are both nothing.
+pub(super) const SET_IF_SAME: &str = "\
+local function of(key, kind)
+  local is = redis.call('TYPE', key)['ok']
+  if is ~= kind and is ~= 'none' then redis.call('DEL', key) end
+end
+of(KEYS[1], 'hash')
+of(KEYS[2], 'string')
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[4])
+return 1";

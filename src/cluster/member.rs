@@ -1,0 +1,220 @@
+//! This balancer as a member of its cluster: started, asked and told by the server.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::driver::{Driver, SetRequest, ShareError};
+use super::operator::{Merged, OperatorKey, OperatorTable, OperatorValue};
+use super::seal::ClusterSecret;
+use super::shared::{ClusterHost, ClusterShared};
+use super::state_file;
+use super::status::ClusterStatus;
+use crate::config::{Cluster, Share};
+use crate::remote::RemoteError;
+
+/// Operations that wait for the store at once.
+const MAX_REQUESTS: usize = 32;
+/// Exchanges that an operation may have to wait for: the one under way, and its own, each with a
+/// connect.
+const EXCHANGES_AHEAD: u32 = 8;
+/// Longest name of a host that is taken for an id.
+const MAX_ID: usize = 64;
+
+/// A member. Dropping it ends its loop at once.
+pub(crate) struct ClusterMember {
+    shared: Arc<ClusterShared>,
+    requests: mpsc::Sender<SetRequest>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl ClusterMember {
+    /// Starts the loop on a runtime. `before`: the member of the settings of before, whose states
+    /// it goes on with. Reads files.
+    ///
+    /// # Errors
+    /// The secret cannot be read.
+    pub(crate) fn start(
+        settings: &Cluster,
+        host: Box<dyn ClusterHost>,
+        before: Option<&ClusterMember>,
+        runtime: &Handle,
+    ) -> Result<ClusterMember, RemoteError> {
+        let secret = ClusterSecret::load(settings)?;
+        let mut table = kept_states(settings, &secret);
+        let known = before.filter(|before| before.shared.settings.name == settings.name);
+        for (key, entry) in known.iter().flat_map(|before| before.shared.entries()) {
+            let _: Merged = table.merge(&key, entry);
+        }
+        let id = settings.id.clone().unwrap_or_else(host_name);
+        let settings = Arc::new(settings.clone());
+        let shared = Arc::new(ClusterShared::new(settings, id, host, table));
+        let (requests, asked) = mpsc::channel(MAX_REQUESTS);
+        let stop = CancellationToken::new();
+        let driver = Driver::new(Arc::clone(&shared), secret, asked);
+        let task = runtime.spawn(driver.run(stop.clone()));
+        Ok(ClusterMember {
+            shared,
+            requests,
+            stop,
+            task: Mutex::new(Some(task)),
+        })
+    }
+
+    pub(crate) fn settings(&self) -> &Cluster {
+        &self.shared.settings
+    }
+
+    pub(crate) fn shares(&self, part: Share) -> bool {
+        self.shared.shares(part)
+    }
+
+    pub(crate) fn status(&self) -> ClusterStatus {
+        self.shared.status().clone()
+    }
+
+    /// The operator's states that hold at all members.
+    pub(crate) fn values(&self) -> Vec<(OperatorKey, OperatorValue)> {
+        self.shared.values()
+    }
+
+    /// Waits for the first good exchange, for as long as one may take.
+    pub(crate) async fn joined(&self) {
+        let limit = self.shared.settings.timeout * 3;
+        let mut exchanges = self.shared.exchanges.subscribe();
+        // The sender lives as long as this.
+        let _ = timeout(limit, exchanges.wait_for(|count| *count > 0)).await;
+    }
+
+    /// Sets a state at all members: returns when the store has it. The caller applies it here.
+    ///
+    /// # Errors
+    /// The store does not have it, or at least has not said so.
+    pub(crate) async fn set(
+        &self,
+        key: OperatorKey,
+        value: OperatorValue,
+    ) -> Result<(), ShareError> {
+        let (answer, written) = oneshot::channel();
+        let late = || ShareError::Unavailable("no answer in time".to_owned());
+        let request = SetRequest { key, value, answer };
+        self.requests.try_send(request).map_err(|_| late())?;
+        let limit = self.shared.settings.timeout * EXCHANGES_AHEAD;
+        match timeout(limit, written).await {
+            Ok(Ok(written)) => written,
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
+    }
+
+    /// Sets a state here, whatever the store says. The others have it as soon as the store does.
+    ///
+    /// # Errors
+    /// There are too many states.
+    pub(crate) fn set_local(
+        &self,
+        key: &OperatorKey,
+        value: OperatorValue,
+    ) -> Result<(), ShareError> {
+        let mut table = self.shared.table();
+        let entry = table.next(value, &self.shared.id);
+        let merged = table.merge(key, entry);
+        drop(table);
+        if merged == Merged::Full {
+            return Err(ShareError::Full);
+        }
+        self.shared.status().states = self.shared.states();
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits until all members have applied all states, at most `limit`, and returns how many of
+    /// how many have.
+    pub(crate) async fn spread(&self, limit: Duration) -> (usize, usize) {
+        let mut exchanges = self.shared.exchanges.subscribe();
+        let spread = async {
+            // The loop looks at the members after each exchange.
+            while !is_spread(self.counts()) {
+                if exchanges.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(limit, spread).await;
+        self.counts()
+    }
+
+    /// Leaves the cluster: its key is taken out of the store.
+    pub(crate) async fn leave(&self) {
+        self.stop.cancel();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            // One that hangs is forgotten by the store.
+            let _ = timeout(self.shared.settings.timeout * EXCHANGES_AHEAD, task).await;
+        }
+    }
+
+    /// Members that have all states, and all; this one among them.
+    fn counts(&self) -> (usize, usize) {
+        let status = self.shared.status();
+        let up_to_date = status
+            .members
+            .iter()
+            .filter(|one| one.is_up_to_date)
+            .count();
+        (up_to_date + 1, status.members.len() + 1)
+    }
+}
+
+impl Drop for ClusterMember {
+    fn drop(&mut self) {
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+fn is_spread((up_to_date, all): (usize, usize)) -> bool {
+    up_to_date == all
+}
+
+/// States of the file; a bad one is no reason not to start.
+fn kept_states(settings: &Cluster, secret: &ClusterSecret) -> OperatorTable {
+    let file = settings
+        .state_file
+        .as_deref()
+        .filter(|_| settings.shares(Share::Operator));
+    let read = file.map(|file| state_file::read(file, secret));
+    match read.transpose() {
+        Ok(table) => table.unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(error, "the operator's states cannot be read of their file");
+            OperatorTable::default()
+        }
+    }
+}
+
+/// Name of this machine, as far as it may be an id.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let is_fine = |one: &char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_' | '.');
+    let name: String = name.trim().chars().filter(is_fine).take(MAX_ID).collect();
+    if name.is_empty() {
+        return "evenkeel".to_owned();
+    }
+    name
+}

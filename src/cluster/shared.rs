@@ -1,0 +1,148 @@
+//! What the loop of a member, and those who ask it, have in common.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use super::operator::{Merged, OperatorEntry, OperatorKey, OperatorTable, OperatorValue};
+use super::status::{ClusterStatus, SharedState};
+use crate::config::{Cluster, Share};
+
+/// The balancer of a member. Called by its loop, beside the data path.
+pub(crate) trait ClusterHost: Send + Sync + 'static {
+    /// Live connections of each backend, `POOL/BACKEND`.
+    fn loads(&self) -> Vec<(String, u32)>;
+
+    /// Takes the live connections that all other members have. `members`: all, this one among them.
+    fn take_loads(&self, loads: &BTreeMap<&str, u64>, members: u32);
+
+    /// Goes on without the others; there were so many members.
+    fn be_alone(&self, members: u32);
+
+    /// Applies a state that another member has set just now.
+    fn operate(&self, key: &OperatorKey, value: &OperatorValue);
+
+    /// Applies all states to the backends that have others: they came later.
+    fn reconcile(&self, states: &[(OperatorKey, OperatorValue)]);
+
+    /// Whether another process speaks for this member.
+    fn is_silent(&self) -> bool;
+}
+
+/// See the module.
+pub(super) struct ClusterShared {
+    pub settings: Arc<Cluster>,
+    pub id: String,
+    pub host: Box<dyn ClusterHost>,
+    /// A state waits to be written into the store.
+    pub wake: Notify,
+    /// Count of good exchanges.
+    pub exchanges: watch::Sender<u64>,
+    table: Mutex<OperatorTable>,
+    status: Mutex<ClusterStatus>,
+}
+
+impl ClusterShared {
+    pub(super) fn new(
+        settings: Arc<Cluster>,
+        id: String,
+        host: Box<dyn ClusterHost>,
+        table: OperatorTable,
+    ) -> ClusterShared {
+        use crate::config::Word as _;
+        let urls: Vec<_> = settings.urls().iter().map(ToString::to_string).collect();
+        let status = ClusterStatus {
+            name: settings.name.clone(),
+            id: id.clone(),
+            store: urls.join(", "),
+            share: settings.share.iter().map(|part| part.word()).collect(),
+            ..ClusterStatus::default()
+        };
+        ClusterShared {
+            settings,
+            id,
+            host,
+            wake: Notify::new(),
+            exchanges: watch::Sender::new(0),
+            table: Mutex::new(table),
+            status: Mutex::new(status),
+        }
+    }
+
+    pub(super) fn shares(&self, part: Share) -> bool {
+        self.settings.shares(part)
+    }
+
+    /// Held for a look or a change, never across a wait.
+    pub(super) fn table(&self) -> MutexGuard<'_, OperatorTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`ClusterShared::table`].
+    pub(super) fn status(&self) -> MutexGuard<'_, ClusterStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an entry of the store, and applies it if it is above the one that is known.
+    pub(super) fn take(&self, key: &OperatorKey, entry: &OperatorEntry) {
+        let merged = self.table().merge(key, entry.clone());
+        let (pool, backend) = (key.pool.as_str(), key.backend.as_str());
+        match merged {
+            Merged::Taken(before) => {
+                let (from, from_by) = before.map(|one| (one.value.to_string(), one.by)).unzip();
+                tracing::info!(
+                    pool,
+                    backend,
+                    to = %entry.value,
+                    by = entry.by,
+                    rev = entry.rev,
+                    from,
+                    from_by,
+                    "the operator's state comes from the cluster"
+                );
+                self.host.operate(key, &entry.value);
+            }
+            Merged::Full => tracing::warn!(pool, backend, "too many states in the cluster"),
+            Merged::Same | Merged::Older => {}
+        }
+    }
+
+    /// All entries.
+    pub(super) fn entries(&self) -> Vec<(OperatorKey, OperatorEntry)> {
+        let table = self.table();
+        let entries = table.entries().iter();
+        entries
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// All values.
+    pub(super) fn values(&self) -> Vec<(OperatorKey, OperatorValue)> {
+        let entries = self.entries().into_iter();
+        entries.map(|(key, entry)| (key, entry.value)).collect()
+    }
+
+    /// The values that are none of a backend that nobody has touched.
+    pub(super) fn states(&self) -> Vec<SharedState> {
+        let is_set = |entry: &OperatorEntry| {
+            !matches!(
+                entry.value,
+                OperatorValue::Ready | OperatorValue::Weight(None)
+            )
+        };
+        let entries = self
+            .entries()
+            .into_iter()
+            .filter(|(_, entry)| is_set(entry));
+        entries
+            .map(|(key, entry)| SharedState {
+                pool: key.pool,
+                backend: key.backend,
+                state: entry.value.to_string(),
+                by: entry.by,
+                rev: entry.rev,
+            })
+            .collect()
+    }
+}
