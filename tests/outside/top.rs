@@ -154,7 +154,8 @@ async fn top_goes_on_when_the_balancer_comes_back() {
     let greens = ["\u{1b}[32m", "\u{1b}[38;5;2m"];
     let is_green = greens.iter().any(|green| escapes.contains(green));
     assert!(is_green, "no green: {escapes:?}");
-    balancer.halt().await;
+    balancer.signal("TERM");
+    balancer.exit().await;
     screen
         .until(&["no admin endpoint at", "connection refused"])
         .await;

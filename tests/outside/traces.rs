@@ -443,7 +443,9 @@ async fn without_traces_the_fields_of_others_pass_and_a_stop_sends_the_last_span
     };
     assert_eq!(ask(&mut socket, "hello").await, "n1:hello");
     assert_eq!(http(address, &get).await.status, 200);
-    balancer.halt().await;
+    drop(socket);
+    balancer.signal("TERM");
+    balancer.exit().await;
     assert!(
         collector
             .spans()

@@ -2,6 +2,7 @@
 //! the answers; `driver` asks.
 
 mod client;
+#[cfg(feature = "traces")]
 mod collector;
 mod consul;
 mod driver;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
+#[cfg(feature = "traces")]
 pub(crate) use self::collector::{Collector, CollectorAnswer};
 use self::driver::HttpDriver;
 use super::entry::{Listing, shorten};
