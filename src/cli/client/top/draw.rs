@@ -106,9 +106,10 @@ fn heading(model: &Model, paint: Paint) -> Text<'static> {
         short(rates.bytes_from_backend)
     ))];
     let refused = format!("{}/s refused", short(rates.failures));
-    second.push(match rates.failures > 0.0 {
-        true => Span::styled(refused, paint.alarm()),
-        false => Span::raw(refused),
+    second.push(if rates.failures > 0.0 {
+        Span::styled(refused, paint.alarm())
+    } else {
+        Span::raw(refused)
     });
     if status.configuration.last_error.is_some() {
         second.push(Span::styled(
@@ -127,9 +128,10 @@ fn tab_line(model: &Model, paint: Paint) -> Line<'static> {
             .as_ref()
             .map_or(0, |status| count(view, status));
         let text = format!(" {} {} {count} ", index + 1, view.title());
-        let style = match view == model.view {
-            true => Style::new().add_modifier(Modifier::REVERSED),
-            false => Style::new(),
+        let style = if view == model.view {
+            Style::new().add_modifier(Modifier::REVERSED)
+        } else {
+            Style::new()
         };
         parts.push(Span::styled(text, style));
     }
