@@ -382,8 +382,12 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 14] = [
+const VARIANTS: [(&str, &str); 15] = [
     ("", ""),
+    (
+        "#[traces]\n#endpoint = \"http:",
+        "[traces]\nendpoint = \"https:",
+    ),
     ("protocol = \"websocket\"", "protocol = \"tcp\""),
     (
         "backlog = 4096 ",

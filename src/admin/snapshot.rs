@@ -34,6 +34,7 @@ fn status_with(server: &Server, pools: Vec<PoolView>) -> StatusView {
         access_log: LogView {
             dropped: server.journal().dropped(),
         },
+        traces: server.journal().tracer().counters.values(),
         log: LogView {
             dropped: dropped_log_lines(),
         },

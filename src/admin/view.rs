@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::discovery::LookupValues;
-use crate::observe::{BackendValues, ListenerValues, Metric, values};
+use crate::observe::{BackendValues, ListenerValues, Metric, TraceValues, values};
 use crate::pool::PoolValues;
 use crate::server::UpgradeTotals;
 pub(crate) use cluster::*;
@@ -25,6 +25,9 @@ pub(crate) struct StatusView {
     pub process: ProcessView,
     pub configuration: ConfigurationView,
     pub access_log: LogView,
+    /// Spans of traces.
+    #[serde(default)]
+    pub traces: TraceValues,
     #[serde(default)]
     pub log: LogView,
     pub listeners: Vec<ListenerView>,

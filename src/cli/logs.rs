@@ -194,9 +194,15 @@ impl ReloadParticipant for Logs {
     }
 }
 
+/// The variable that stands above `log_level`, and its value, where it is set.
+pub(super) fn level_variable() -> Option<(&'static str, String)> {
+    let directives = std::env::var(VARIABLE).ok()?;
+    (!directives.is_empty()).then_some((VARIABLE, directives))
+}
+
 fn filter(config: &Config, chosen: Chosen) -> Result<Targets, String> {
-    match std::env::var(VARIABLE) {
-        Ok(directives) if !directives.is_empty() => {
+    match level_variable() {
+        Some((_, directives)) => {
             parse(&directives).map_err(|error| format!("{VARIABLE}={directives}: {error}"))
         }
         _ => Ok(targets(chosen.level.unwrap_or(config.global.log_level))),

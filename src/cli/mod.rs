@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod colour;
 mod demo;
+mod explain;
 mod failure;
 mod journal;
 mod locate;
@@ -44,12 +45,17 @@ enum Command {
     Run(RunArguments),
     /// Check a configuration, its certificates and its addresses; serves nothing
     Check(CheckArguments),
+    /// Show the configuration in effect: each key, its value, and where that comes from
+    Explain(explain::ExplainArguments),
     /// Print the JSON schema of the configuration
     Schema,
     /// Run three echo nodes, a balancer before them and a web page to try it
     Demo(demo::DemoArguments),
     /// Show listeners, pools and backends of the running balancer
     Status(client::StatusArguments),
+    /// Watch the running balancer on the terminal: rates, balance, jobs; drain and abort by keys
+    #[cfg(feature = "top")]
+    Top(client::TopArguments),
     /// Reload the configuration of the running balancer and show what changed
     Reload(client::ReloadArguments),
     /// Hand over to the binary at the path of the running one; nobody is refused meanwhile
@@ -115,6 +121,9 @@ impl Arguments {
             Some(Command::Check(arguments)) if is_configured && arguments.file.is_some() => {
                 "check takes one file: FILE or --config"
             }
+            Some(Command::Explain(arguments)) if is_configured && arguments.file.is_some() => {
+                "explain takes one file: FILE or --config"
+            }
             _ => return Ok(()),
         };
         Err(CommandError::Usage(wrong.to_owned()))
@@ -135,9 +144,12 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         None => run::run(arguments.run),
         Some(Command::Run(arguments)) => run::run(arguments),
         Some(Command::Check(arguments)) => check::check(arguments),
+        Some(Command::Explain(arguments)) => explain::explain(arguments),
         Some(Command::Schema) => schema::schema(),
         Some(Command::Demo(arguments)) => demo::demo(arguments),
         Some(Command::Status(arguments)) => client::status(arguments),
+        #[cfg(feature = "top")]
+        Some(Command::Top(arguments)) => client::top(arguments),
         Some(Command::Reload(arguments)) => client::reload(arguments),
         Some(Command::Upgrade(arguments)) => client::upgrade(arguments),
         Some(Command::Plan(arguments)) => client::plan(arguments),

@@ -237,6 +237,9 @@ macro_rules! presence {
             d::AsWritten::as_written(&value, &$kind)
         })
     };
+    (nested; $Type:ty; $kind:expr) => {
+        d::Presence::Nested
+    };
     ($other:ident; $Type:ty; $kind:expr) => {
         d::Presence::Optional
     };

@@ -13,6 +13,7 @@ use super::tables::{Backend, Config, Global, Listener, Pool};
 pub enum Item {
     Global,
     AccessLog,
+    Traces,
     Admin,
     Metrics,
     Upgrade,
@@ -77,14 +78,16 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(restarts);
     let keys = new.access_log.differing(&old.access_log);
     changes.extend(Change::of(Item::AccessLog, keys));
+    let keys = table_keys(old.traces.as_ref(), new.traces.as_ref(), "endpoint");
+    changes.extend(Change::of(Item::Traces, keys));
     let keys = new.upgrade.differing(&old.upgrade);
     changes.extend(Change::of(Item::Upgrade, keys));
     changes.extend(cluster_change(old, new));
     changes.extend(listeners_changes(&old.listeners, &new.listeners));
     changes.extend(pools_changes(&old.pools, &new.pools));
-    let keys = endpoint_keys(old.admin.as_ref(), new.admin.as_ref());
+    let keys = table_keys(old.admin.as_ref(), new.admin.as_ref(), "bind");
     changes.extend(Change::of(Item::Admin, keys));
-    let keys = endpoint_keys(old.metrics.as_ref(), new.metrics.as_ref());
+    let keys = table_keys(old.metrics.as_ref(), new.metrics.as_ref(), "bind");
     changes.extend(Change::of(Item::Metrics, keys));
     changes
 }
@@ -98,12 +101,16 @@ fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
     }
 }
 
-/// An endpoint that appears or goes has another `bind`.
-fn endpoint_keys<T: Declared>(old: Option<&T>, new: Option<&T>) -> Vec<&'static str> {
+/// The keys of a table that may be absent. One that appears or goes has another `first`.
+fn table_keys<T: Declared>(
+    old: Option<&T>,
+    new: Option<&T>,
+    first: &'static str,
+) -> Vec<&'static str> {
     match (old, new) {
         (Some(old), Some(new)) => new.differing(old),
         (None, None) => Vec::new(),
-        _ => vec!["bind"],
+        _ => vec![first],
     }
 }
 
@@ -232,6 +239,7 @@ impl Item {
         match self {
             Item::Global => "global",
             Item::AccessLog => "access_log",
+            Item::Traces => "traces",
             Item::Admin => "admin",
             Item::Metrics => "metrics",
             Item::Upgrade => "upgrade",
@@ -248,6 +256,7 @@ impl Item {
         match self {
             Item::Global
             | Item::AccessLog
+            | Item::Traces
             | Item::Admin
             | Item::Metrics
             | Item::Upgrade
@@ -289,6 +298,7 @@ impl Serialize for Change {
         match &self.item {
             Item::Global
             | Item::AccessLog
+            | Item::Traces
             | Item::Admin
             | Item::Metrics
             | Item::Upgrade
@@ -617,6 +627,11 @@ bind = "127.0.0.1:9900"
             "9900\"",
             "9900\"\n[metrics]\nbind = \"127.0.0.1:1\"",
             &["metrics: changed bind"],
+        ),
+        (
+            "[[listener]]",
+            "[traces]\nendpoint = \"http://127.0.0.1:4318\"\n[[listener]]",
+            &["traces: changed endpoint"],
         ),
     ];
 

@@ -14,6 +14,7 @@ pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
     let process = [
         Item::Global,
         Item::AccessLog,
+        Item::Traces,
         Item::Admin,
         Item::Metrics,
         Item::Upgrade,

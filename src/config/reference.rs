@@ -78,7 +78,7 @@ fn entry(path: &str, key: &KeySpec) -> String {
         Presence::Default(default) => {
             head.push_str(&format!("; default `{}`", written(&default())));
         }
-        Presence::Optional => {}
+        Presence::Optional | Presence::Nested => {}
     }
     if key.at_start {
         head.push_str("; read at start only");

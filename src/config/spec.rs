@@ -33,6 +33,8 @@ pub(crate) enum Presence {
     Required,
     /// No value; the description says what that means.
     Optional,
+    /// A table of defaults.
+    Nested,
     /// The default, as the file would write it.
     Default(fn() -> Value),
 }
@@ -175,7 +177,7 @@ impl KeySpec {
     pub(crate) fn default(&self) -> Option<Value> {
         match self.presence {
             Presence::Default(shown) => Some(shown()),
-            Presence::Required | Presence::Optional => None,
+            Presence::Required | Presence::Optional | Presence::Nested => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::flush::{written_by, written_out};
 use super::line::LogLine;
 use super::output::LogSink;
 use super::queue::{LineQueue, WriterOrder};
+use super::traces::Tracer;
 use super::writer::{self, WriterCounts};
 use crate::config::{AccessLog, LogAt, LogOutput};
 
@@ -22,6 +23,7 @@ pub struct Journal {
     /// Its lines are bounded by `max_queue`, the other orders are rare.
     queue: Arc<LineQueue>,
     latest_id: AtomicU64,
+    tracer: Tracer,
 }
 
 /// Access log that is opened and ready to replace the present one.
@@ -45,6 +47,7 @@ impl Journal {
             counts,
             queue,
             latest_id: AtomicU64::new(0),
+            tracer: Tracer::default(),
         }))
     }
 
@@ -120,6 +123,11 @@ impl Journal {
     /// Time between two interval lines.
     pub(super) fn interval(&self) -> Duration {
         self.settings.load().interval
+    }
+
+    /// Traces of the connections that have a line here.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -200,6 +208,7 @@ mod tests {
             counts: Arc::default(),
             queue: Arc::clone(&queue),
             latest_id: AtomicU64::new(0),
+            tracer: Tracer::default(),
         });
         (0..11).for_each(|_| finish_one(&journal));
         assert_eq!(journal.dropped(), 3);

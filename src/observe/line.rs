@@ -24,6 +24,7 @@ pub(super) struct LogLine<'a> {
     pub listener: &'a str,
     pub client: Peer,
     pub names: &'a RequestNames,
+    pub trace_id: Option<u128>,
     pub status: Option<u16>,
     pub pool: Option<&'a str>,
     pub backend: Option<&'a str>,
@@ -159,6 +160,8 @@ impl LogLine<'_> {
         fields.word("path", names.path());
         fields.word("tag", names.logged_tag().as_deref());
         fields.word("request_id", names.request_id());
+        let trace_id = self.trace_id.map(|id| format!("{id:032x}"));
+        fields.word("trace_id", trace_id.as_deref());
     }
 
     fn write_move(&self, fields: &mut impl Fields) {
@@ -350,6 +353,8 @@ fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -371,6 +376,7 @@ pub(super) mod tests {
             listener: "chat",
             client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
             names,
+            trace_id: None,
             status: Some(101),
             pool: Some("chat"),
             backend: Some("n1"),
@@ -469,6 +475,101 @@ pub(super) mod tests {
         };
         assert!(!formatted(&open, LogFormat::Json).contains("\"end\""));
         assert!(formatted(&open, LogFormat::Json).contains(r#""event":"open""#));
+    }
+
+    fn parsed(line: &LogLine<'_>) -> serde_json::Map<String, serde_json::Value> {
+        let value = serde_json::from_str(&formatted(line, LogFormat::Json)).unwrap();
+        let serde_json::Value::Object(fields) = value else {
+            panic!("no object: {value}");
+        };
+        fields
+    }
+
+    fn all_names() -> RequestNames {
+        let mut names = request("/");
+        names.set_announced("192.0.2.9:1", Some("unique_id=7"));
+        names.set_sni("chat.example.org");
+        names.set_client_tls(&HandshakeFacts {
+            version: TlsVersion::Tls13,
+            cipher: 0x1301,
+            resumed: true,
+            alpn: Some("http/1.1".to_owned()),
+        });
+        names.set_client_certificate(Some("CN=a"), Some("DNS:a"));
+        names.set_request("GET", Some("chat.example.org"), "/");
+        names.set_tag("7", false);
+        names.set_request_id("abc");
+        names.set_close_code(true, Some(1000));
+        names.set_close_code(false, Some(1000));
+        names
+    }
+
+    #[test]
+    fn the_schema_has_every_field_and_its_type() {
+        const SCHEMA: &str = include_str!("../../monitoring/logs/access-log.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        let (names, resumed) = (
+            all_names(),
+            Resumed {
+                from: Some("n0".into()),
+                gap: Duration::ZERO,
+                lost: None,
+            },
+        );
+        let whole = parsed(&LogLine {
+            backend_tls: Some(TlsVersion::Tls13),
+            resumed: Some(&resumed),
+            skipped: 1,
+            ..line(&names)
+        });
+        let known = schema["properties"].as_object().unwrap();
+        let keys = |of: &serde_json::Map<String, serde_json::Value>| -> BTreeSet<String> {
+            of.keys().cloned().collect()
+        };
+        assert_eq!(keys(&whole), keys(known));
+        for (key, value) in &whole {
+            let is_it = match known[key]["type"].as_str().unwrap() {
+                "string" => value.is_string(),
+                "integer" => value.is_u64(),
+                "number" => value.is_number(),
+                "boolean" => value.is_boolean(),
+                "object" => value.is_object(),
+                _ => false,
+            };
+            assert!(is_it, "{key}: {value}");
+        }
+        let nothing = RequestNames::default();
+        let least = parsed(&LogLine {
+            event: LogEvent::Open,
+            client: Peer::Unix,
+            status: None,
+            pool: None,
+            backend: None,
+            connect_time: None,
+            ..line(&nothing)
+        });
+        let required = schema["required"].as_array().unwrap().iter();
+        let required = required.map(|key| key.as_str().unwrap().to_owned());
+        assert_eq!(keys(&least), required.collect());
+    }
+
+    #[test]
+    fn the_schema_has_every_word() {
+        const SCHEMA: &str = include_str!("../../monitoring/logs/access-log.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        let end = &schema["properties"]["end"]["properties"];
+        let words = |key: &str| serde_json::from_value::<Vec<String>>(end[key]["enum"].clone());
+        let of = |all: &[&str]| {
+            all.iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let sides: Vec<_> = Side::ALL.iter().map(|one| one.word()).collect();
+        let phases: Vec<_> = Phase::ALL.iter().map(|one| one.word()).collect();
+        let causes: Vec<_> = Cause::ALL.iter().map(|one| one.word()).collect();
+        assert_eq!(words("side").unwrap(), of(&sides));
+        assert_eq!(words("phase").unwrap(), of(&phases));
+        assert_eq!(words("how").unwrap(), of(&causes));
     }
 
     proptest! {

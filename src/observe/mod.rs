@@ -27,6 +27,8 @@ mod summary;
 mod tag;
 mod termination;
 mod times;
+mod traced_names;
+mod traces;
 mod words;
 mod writer;
 
@@ -43,10 +45,13 @@ pub(crate) use listener_totals::ListenerTotals;
 pub(crate) use metric::{Metric, MetricOf};
 pub(crate) use metric::{counters, values};
 pub(crate) use process_log::{ProcessLog, add_dropped_log_lines, dropped_log_lines};
-pub(crate) use record::{ConnectionRecord, export_peer, import_peer};
+pub(crate) use record::{ConnectionRecord, TracePlace, export_peer, import_peer};
 pub(crate) use refusal::{Refusal, RefusalCounts};
 pub(crate) use resumed::Resumed;
 pub(crate) use summary::Summary;
 pub(crate) use tag::kept_tag;
 pub(crate) use termination::{Cause, Phase, Side, Termination};
 pub(crate) use times::{ListenerTimes, PoolTimes};
+pub(crate) use traces::{
+    AttributeValue, Attributes, Span, SpanEvent, SpanKind, SpanQueue, Spans, TraceValues,
+};

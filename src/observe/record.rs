@@ -7,6 +7,7 @@
 
 mod first_byte;
 mod moved;
+mod traced;
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, LazyLock};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::first_byte::FirstByte;
 pub(crate) use self::moved::{export_peer, import_peer};
+pub(crate) use self::traced::TracePlace;
 use super::counters::{BackendCounters, ListenerCounters};
 use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
@@ -22,6 +24,8 @@ use super::request_names::RequestNames;
 use super::resumed::Resumed;
 use super::summary::Summary;
 use super::termination::{Cause, Phase, Side, Termination};
+use super::traced_names::TracedNames;
+use super::traces::Trace;
 use crate::config::TlsVersion;
 use crate::net::Peer;
 
@@ -37,8 +41,8 @@ pub(crate) struct ConnectionRecord {
     /// Bytes that are in the counters already.
     counted: (u64, u64),
     accepted: Timestamp,
-    /// Names of the request.
-    names: RequestNames,
+    /// Names of the request, and the trace while traces are on.
+    names: TracedNames,
     assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
     /// Microseconds; [`UNKNOWN_TIME`] until a connect has succeeded.
@@ -53,8 +57,8 @@ pub(crate) struct ConnectionRecord {
     status: u16,
     /// TLS of the backend's leg.
     tls: Option<TlsVersion>,
-    /// Phase of the connection; the steps of the path set it. Default [`Phase::Accept`].
-    pub phase: Phase,
+    /// Phase of the connection; the steps of the path enter it. Default [`Phase::Accept`].
+    phase: Phase,
     /// Connects tried, with the first; stays at 255.
     tries: u8,
     ended: bool,
@@ -95,13 +99,14 @@ impl Timestamp {
 impl ConnectionRecord {
     pub(crate) fn new(listener: &Arc<ListenerCounters>, client: Peer) -> ConnectionRecord {
         listener.live.fetch_add(1, Relaxed);
+        let trace = Trace::begin(listener.journal.tracer());
         ConnectionRecord {
             id: listener.journal.next_id(),
             bytes_from_client: 0,
             bytes_from_backend: 0,
             counted: (0, 0),
             accepted: Timestamp::now(),
-            names: RequestNames::default(),
+            names: TracedNames::new(RequestNames::default(), trace),
             assigned: None,
             listener: Arc::clone(listener),
             connect_time: UNKNOWN_TIME,
@@ -187,6 +192,9 @@ impl ConnectionRecord {
     /// it.
     pub(crate) fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
+        if let Some(trace) = self.names.trace_mut() {
+            trace.at_backend(backend);
+        }
         self.assigned = Some(Arc::clone(backend));
     }
 
@@ -204,6 +212,7 @@ impl ConnectionRecord {
         if let Some(assigned) = &self.assigned {
             assigned.resumed.fetch_add(1, Relaxed);
         }
+        self.trace_resumed(&resumed);
         if self.listener.journal.log_at().resume {
             self.listener.journal.write(&LogLine {
                 resumed: Some(&resumed),
@@ -308,6 +317,7 @@ impl ConnectionRecord {
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
         self.listener.times.setup.observe(self.age());
+        self.trace_opened();
         if self.listener.journal.log_at().open {
             self.listener.journal.write(&self.line(LogEvent::Open));
         }
@@ -361,6 +371,7 @@ impl ConnectionRecord {
                 ..self.line(LogEvent::End(end))
             });
         }
+        self.trace_ended(Some(end));
         // Behind the line: a drain that sees no connection left has all lines written.
         self.listener.live.fetch_sub(1, Release);
     }
@@ -431,7 +442,7 @@ impl ConnectionRecord {
             age: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
-            names: self.names.clone(),
+            names: RequestNames::clone(&self.names),
         }
     }
 
@@ -449,6 +460,7 @@ impl ConnectionRecord {
             listener: &self.listener.name,
             client: self.client,
             names: &self.names,
+            trace_id: self.trace_id(),
             status: (self.status != 0).then_some(self.status),
             pool: assigned.map(|assigned| &*assigned.pool),
             backend: assigned.map(|assigned| &*assigned.name),
@@ -576,7 +588,7 @@ mod tests {
     fn a_record_dropped_without_an_end_is_a_panic_of_ours() {
         let listener = listener(&quiet());
         let mut record = record(&listener);
-        record.phase = Phase::Connect;
+        record.enter(Phase::Connect);
         drop(record);
         let panic = Termination::new(Side::Evenkeel, Phase::Connect, Cause::Panic);
         assert_eq!(listener.ends.seen(), vec![(panic, 1)]);

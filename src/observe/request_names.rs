@@ -48,13 +48,14 @@ const NONE: u8 = u8::MAX;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RequestNames {
     /// Number of lengths, the length of each name up to the last one that is there, then all names.
-    packed: Option<Box<[u8]>>,
+    /// Empty where no name was ever set: such a box is no allocation.
+    packed: Box<[u8]>,
 }
 
 impl RequestNames {
     /// No name was ever set.
     pub(crate) fn is_empty(&self) -> bool {
-        self.packed.is_none()
+        self.packed.is_empty()
     }
 
     pub(crate) fn sni(&self) -> Option<&str> {
@@ -184,7 +185,7 @@ impl RequestNames {
         let text = names.iter().flatten().flat_map(|name| name.bytes());
         let count = u8::try_from(used).unwrap_or(0);
         Self {
-            packed: Some([count].into_iter().chain(lengths).chain(text).collect()),
+            packed: [count].into_iter().chain(lengths).chain(text).collect(),
         }
     }
 
@@ -213,7 +214,7 @@ impl RequestNames {
     }
 
     fn name(&self, which: usize) -> Option<&str> {
-        let (count, packed) = self.packed.as_deref()?.split_first()?;
+        let (count, packed) = self.packed.split_first()?;
         let (lengths, text) = packed.split_at_checked(usize::from(*count))?;
         let length = |length: &u8| match *length {
             NONE => 0,
@@ -271,10 +272,10 @@ mod tests {
     fn names_that_are_not_there_take_no_room_behind_the_last_one() {
         let mut names = RequestNames::default();
         names.set_request("GET", None, "/");
-        let taken = |names: &RequestNames| names.packed.as_ref().map(|packed| packed.len());
-        assert_eq!(taken(&names), Some(1 + 4 + "GET/".len()));
+        let taken = |names: &RequestNames| names.packed.len();
+        assert_eq!(taken(&names), 1 + 4 + "GET/".len());
         names.set_tag("7", false);
-        assert_eq!(taken(&names), Some(1 + COUNT + "GET/=7".len()));
+        assert_eq!(taken(&names), 1 + COUNT + "GET/=7".len());
     }
 
     proptest! {

@@ -89,8 +89,9 @@ impl AcceptShared {
 
     /// Records a connection that was kept out. Its socket is closed, by a reset: it costs no more.
     pub(super) fn refused(&self, peer: Peer, refusal: Refusal) {
-        tracing::debug!(listener = %self.counters.name, %peer, reason = refusal.word(), "kept out");
         let record = ConnectionRecord::new(&self.counters, peer);
+        let (id, listener) = (record.id, &self.counters.name);
+        tracing::debug!(id, %listener, %peer, reason = refusal.word(), "kept out");
         let end = Termination::new(Side::Evenkeel, Phase::Accept, refusal.how());
         record.finish(end);
     }

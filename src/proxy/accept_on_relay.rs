@@ -127,7 +127,7 @@ impl ListenerFront {
             Err(refusal) => return self.refuse(socket, peer, refusal),
         };
         let mut record = ConnectionRecord::new(&shared.counters, peer);
-        record.phase = Phase::Route;
+        record.enter(Phase::Route);
         let client = TcpClient {
             handoff: raw(socket),
             record,

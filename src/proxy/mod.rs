@@ -94,7 +94,7 @@ async fn serve_tcp(
     permit: ConnectionPermit,
     mut record: ConnectionRecord,
 ) {
-    record.phase = Phase::Route;
+    record.enter(Phase::Route);
     let listener = Arc::clone(&client.listener);
     let ip = client.peer.ip();
     let pool = match listener.select(&identified.route_input(), ip, ip) {

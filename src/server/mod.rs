@@ -7,6 +7,7 @@
 //! - `shutdown` answers signals and ends the server.
 //! - `cluster` shares states and loads with other balancers.
 //! - `upgrade` hands over to a new binary.
+//! - `traces` sends finished spans to a collector.
 //!
 //! Checks, discovery, watchers and the admin endpoint run on a runtime of their own
 //! (`control_runtime`), so that a storm of handshakes cannot starve them.
@@ -29,6 +30,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod upgrade;
 mod watch;
 

@@ -75,6 +75,7 @@ impl Server {
         if !self.is_handing_over() {
             self.leave_cluster().await;
         }
+        self.flush_traces().await;
         self.tell_last().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);

@@ -21,7 +21,7 @@ use super::reload::source::ConfigSource;
 use super::state::Server;
 use super::upgrade::OldProcess;
 use super::upgrade::progress::Upgrades;
-use super::{control, watch as watchers};
+use super::{control, traces, watch as watchers};
 use crate::admission::Limits;
 use crate::config::{self, Config};
 use crate::observe::Journal;
@@ -112,6 +112,7 @@ impl Server {
             Ok(Ok(_)) => {
                 watchers::start(self);
                 control::start(self);
+                traces::start(self);
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),

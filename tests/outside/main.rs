@@ -69,6 +69,7 @@ mod inherited;
 mod life;
 mod limits;
 mod listener_drain;
+mod log_readers;
 mod logs;
 mod losses;
 mod memory;
@@ -97,6 +98,10 @@ mod sticky;
 mod storm;
 mod tags;
 mod tls;
+#[cfg(feature = "top")]
+mod top;
+#[cfg(feature = "traces")]
+mod traces;
 mod upgrade;
 mod upgrade_live;
 mod upgrade_refused;

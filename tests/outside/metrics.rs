@@ -52,19 +52,19 @@ fn piped(program: &Path, arguments: &[&str], input: &str) -> String {
     said.concat()
 }
 
-/// Python with the package of Prometheus' clients.
-fn python() -> Option<PathBuf> {
+/// Python that has a package.
+pub fn python_with(package: &str) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/python/bin/python");
     let known = [own, PathBuf::from("/usr/bin/python3")];
     let found = known.into_iter().find(|program| {
         let import = Command::new(program)
-            .args(["-c", "import prometheus_client"])
+            .args(["-c", &format!("import {package}")])
             .stderr(Stdio::null())
             .status();
         import.is_ok_and(|status| status.success())
     });
     if found.is_none() {
-        eprintln!("SKIPPED: Python has no prometheus_client");
+        eprintln!("SKIPPED: Python has no {package}");
     }
     found
 }
@@ -84,7 +84,7 @@ async fn both_formats_are_clean_to_the_parsers_of_prometheus() {
     let (raw, web) = (Node::echo("n1").await, Node::web("n2").await);
     let config = listener("raw", "tcp", "raw")
         + &listener("web", "websocket", "web")
-        + &pool("raw", "", &[backend("n\\\"1\\\\", raw.address)])
+        + &pool("raw", "", &[backend("n1", raw.address)])
         + &pool("web", "", &[backend("n2", web.address)]);
     let balancer = Balancer::start(&config);
     let web = balancer.address("web").await;
@@ -113,7 +113,7 @@ async fn both_formats_are_clean_to_the_parsers_of_prometheus() {
             .body
             .contains("# TYPE evenkeel_reloads_total counter")
     );
-    if let Some(python) = python() {
+    if let Some(python) = python_with("prometheus_client") {
         for (format, page) in [("open", &open.body), ("classic", &classic.body)] {
             let families = piped(&python, &["-c", PARSE, format], page);
             assert!(

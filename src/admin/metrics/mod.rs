@@ -219,6 +219,7 @@ mod tests {
             process,
             configuration,
             access_log: LogView { dropped: 10 },
+            traces: crate::observe::TraceValues::default(),
             log: LogView { dropped: 13 },
             listeners: vec![listener()],
             jobs: Vec::new(),

@@ -6,7 +6,7 @@ use super::page::{MetricsPage, epoch_seconds};
 use super::scrape::Scrape;
 use crate::admin::refusals::EndpointValues;
 use crate::admin::view::{ProcessGauges, StatusView};
-use crate::observe::Metric;
+use crate::observe::{Metric, TraceValues};
 use crate::server::UpgradeTotals;
 
 const OPEN_FDS: Metric = Metric::gauge("open_fds").help("File descriptors open");
@@ -57,6 +57,7 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
         process,
         configuration,
         access_log,
+        traces,
         log,
         upgrade,
         ..
@@ -81,6 +82,7 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
     page.single(LAST_RELOAD, scrape.last_reload_ok_at.map(epoch_seconds))?;
     page.single(ACCESS_LOG_DROPPED, Some(access_log.dropped))?;
     page.single(LOG_DROPPED, Some(log.dropped))?;
+    page.values(TraceValues::METRICS, &[(Vec::new(), traces)])?;
     let endpoints: Vec<_> = scrape
         .refused
         .iter()

@@ -219,7 +219,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Format of the output, `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// For people
     #[default]
     Table,

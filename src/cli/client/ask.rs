@@ -79,7 +79,7 @@ pub(super) fn show_view(
 }
 
 /// Writes a view as the endpoint does.
-pub(super) fn to_json(view: &impl Serialize) -> Result<String, CommandError> {
+pub(crate) fn to_json(view: &impl Serialize) -> Result<String, CommandError> {
     let text = serde_json::to_string_pretty(view);
     let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
     Ok(text + "\n")

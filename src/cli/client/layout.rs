@@ -5,7 +5,7 @@ use crate::observe::escape;
 
 /// Use of colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     Plain,
     Colour,
 }
@@ -23,7 +23,7 @@ impl Style {
 }
 
 /// Cell of a row.
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     right: bool,
     colour: Option<&'static str>,
@@ -31,7 +31,7 @@ pub(super) struct Cell {
 
 impl Cell {
     /// Makes a cell of text; `-` where it is empty.
-    pub(super) fn text(text: &str) -> Cell {
+    pub(crate) fn text(text: &str) -> Cell {
         let text = if text.is_empty() {
             "-".to_owned()
         } else {
@@ -81,7 +81,7 @@ impl Cell {
 
 /// Replaces control characters: names and reasons come from peers and files, and none of theirs may
 /// reach the terminal.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
@@ -99,7 +99,7 @@ pub(super) fn span(seconds: u64) -> String {
 
 /// Lays out a table: columns as wide as their widest cell, two spaces between, indented by two, no
 /// space at the end.
-pub(super) fn layout(head: &[&str], rows: Vec<Vec<Cell>>, style: Style) -> String {
+pub(crate) fn layout(head: &[&str], rows: Vec<Vec<Cell>>, style: Style) -> String {
     let widths: Vec<usize> = head
         .iter()
         .enumerate()

@@ -35,6 +35,7 @@ mod socket;
 mod socket_file;
 mod sticky;
 mod tag;
+mod traces;
 mod upgrade;
 
 pub use access_log::*;
@@ -67,6 +68,7 @@ pub use socket::*;
 pub use socket_file::*;
 pub use sticky::*;
 pub use tag::*;
+pub use traces::*;
 pub use upgrade::*;
 
 pub(super) use pool::pools;
@@ -78,6 +80,8 @@ table! {
         global: Global, nested;
         /// A line per connection.
         access_log: AccessLog, nested;
+        /// Traces of connections and requests, over OTLP. Without it there are none.
+        traces: Option<Traces>, optional;
         /// Bound addresses, each with its protocol, TLS and rules.
         listeners as "listener": Vec<Listener>, required;
         /// Named sets of backends.

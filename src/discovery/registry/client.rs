@@ -2,6 +2,7 @@
 //! follows no redirect: a registry has no reason for one, and a token must not go elsewhere.
 
 use bytes::{Bytes, BytesMut};
+use http::request::Builder;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -80,8 +81,39 @@ impl HttpClient {
         request: &SourceRequest,
         patience: Duration,
     ) -> Result<HttpAnswer, Fault> {
-        let limit = self.timeout + patience;
-        let sent = tokio::time::timeout(limit, self.try_send(request)).await;
+        let mut builder = Request::builder()
+            .method(&request.method)
+            .uri(&request.path);
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        let body = Bytes::from(request.body.clone());
+        self.send_within(self.timeout + patience, builder, body)
+            .await
+    }
+
+    /// As [`HttpClient::send`], of any request without a Host, within the time limit of a request.
+    ///
+    /// # Errors
+    /// Names the server.
+    ///
+    /// # Cancel safety
+    /// That of [`HttpClient::send`].
+    pub(super) async fn send_built(
+        &mut self,
+        builder: Builder,
+        body: Bytes,
+    ) -> Result<HttpAnswer, Fault> {
+        self.send_within(self.timeout, builder, body).await
+    }
+
+    async fn send_within(
+        &mut self,
+        limit: Duration,
+        builder: Builder,
+        body: Bytes,
+    ) -> Result<HttpAnswer, Fault> {
+        let sent = tokio::time::timeout(limit, self.try_send(builder, body)).await;
         sent.unwrap_or_else(|_| {
             let at = self.servers.url().map(ToString::to_string);
             let message = format!("{}: no answer in time", at.unwrap_or_default());
@@ -89,7 +121,7 @@ impl HttpClient {
         })
     }
 
-    async fn try_send(&mut self, request: &SourceRequest) -> Result<HttpAnswer, Fault> {
+    async fn try_send(&mut self, builder: Builder, body: Bytes) -> Result<HttpAnswer, Fault> {
         if let Some(mut kept) = self.connection.take()
             && kept.sender.ready().await.is_ok()
         {
@@ -109,17 +141,10 @@ impl HttpClient {
         let failed = |error: &dyn std::fmt::Display| {
             Fault::new(FaultKind::Unreachable, format!("{url}: {error}"))
         };
-        let mut builder = Request::builder()
-            .method(&request.method)
-            .uri(&request.path)
-            .header(header::HOST, url.authority());
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, value);
-        }
-        let body = Full::new(Bytes::from(request.body.clone()));
         // The error of a bad header would show its value.
         let built = builder
-            .body(body)
+            .header(header::HOST, url.authority())
+            .body(Full::new(body))
             .map_err(|_| failed(&"a header that cannot be sent"))?;
         let answer = connection.sender.send_request(built).await;
         let (head, incoming) = answer.map_err(|error| failed(&error))?.into_parts();

@@ -2,6 +2,7 @@
 //! the answers; `driver` asks.
 
 mod client;
+mod collector;
 mod consul;
 mod driver;
 mod etcd;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
+pub(crate) use self::collector::{Collector, CollectorAnswer};
 use self::driver::HttpDriver;
 use super::entry::{Listing, shorten};
 use super::fault::{Fault, FaultKind};

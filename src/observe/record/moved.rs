@@ -11,6 +11,8 @@ use crate::net::Peer;
 use crate::observe::counters::{BackendCounters, ListenerCounters};
 use crate::observe::request_names::RequestNames;
 use crate::observe::termination::Phase;
+use crate::observe::traced_names::TracedNames;
+use crate::observe::traces::Trace;
 use crate::wire::moved::{MovedPeer, MovedRecord};
 
 impl ConnectionRecord {
@@ -36,6 +38,7 @@ impl ConnectionRecord {
             }),
             tries: self.tries,
             heard: self.heard,
+            trace: self.names.trace().map(|trace| trace.context().to_string()),
         }
     }
 
@@ -53,7 +56,10 @@ impl ConnectionRecord {
             bytes_from_backend: moved.bytes_from_backend,
             counted: (moved.bytes_from_client, moved.bytes_from_backend),
             accepted: Timestamp::before(Duration::from_micros(moved.age_us)),
-            names: RequestNames::import(&moved.names),
+            names: TracedNames::new(
+                RequestNames::import(&moved.names),
+                Trace::import(moved.trace.as_deref()),
+            ),
             assigned: backend.map(Arc::clone),
             listener: Arc::clone(listener),
             connect_time: moved.connect_us.unwrap_or(UNKNOWN_TIME),
@@ -78,6 +84,7 @@ impl ConnectionRecord {
     /// Leaves the connection to another process, which writes its line: here it has not ended.
     pub(crate) fn hand_over(mut self) {
         self.tally();
+        self.trace_ended(None);
         self.ended = true;
         self.listener.live.fetch_sub(1, Relaxed);
     }

@@ -42,7 +42,9 @@ pub(in crate::proxy) async fn identify(
     stream: Stream,
     record: &mut ConnectionRecord,
 ) -> Result<Identified, Termination> {
-    record.phase = Phase::Tls;
+    if client.listener.config.tls.is_some() {
+        record.enter(Phase::Tls);
+    }
     let identified = {
         let identifying = std::pin::pin!(async {
             match (&client.listener.config.tls, &client.listener.tls) {
@@ -125,9 +127,11 @@ async fn peek_hello(
             hello,
             ..Identified::plain(stream)
         }),
-        Ok(Ok(Err(ClientHelloError::TooLarge))) => Err(tls_alert::refuse_too_large(stream).await),
+        Ok(Ok(Err(ClientHelloError::TooLarge))) => {
+            Err(tls_alert::refuse_too_large(stream, record.id).await)
+        }
         Ok(Ok(Err(reason))) => {
-            tracing::debug!(%reason, "client hello refused");
+            tracing::debug!(id = record.id, %reason, "client hello refused");
             Err(end(Side::Client, Cause::Invalid))
         }
         Ok(Err(error)) => Err(tls_alert::client_failed(&error)),

@@ -27,7 +27,7 @@ pub(in crate::proxy) async fn receive(
     record: &mut ConnectionRecord,
 ) -> Result<Option<(Peer, ProxiedClient)>, Termination> {
     let mut silent = false;
-    let received = learn(client, stream, &mut silent).await;
+    let received = learn(client, stream, record.id, &mut silent).await;
     if received.is_err() && !silent {
         stream.reset_on_close();
         record.heard();
@@ -38,16 +38,17 @@ pub(in crate::proxy) async fn receive(
 async fn learn(
     client: &ClientConnection,
     stream: &mut Stream,
+    id: u64,
     silent: &mut bool,
 ) -> Result<Option<(Peer, ProxiedClient)>, Termination> {
     let sender = client.peer;
     if !is_trusted(&client.listener.config, sender.ip()) {
-        tracing::debug!(client = %sender, "no trusted source of a PROXY header");
+        tracing::debug!(id, client = %sender, "no trusted source of a PROXY header");
         client.admission.refused(Refusal::Untrusted);
         return Err(end(Side::Evenkeel, Cause::Refused));
     }
     *silent = true;
-    let header = match timeout_at(client.deadline, header(stream, silent)).await {
+    let header = match timeout_at(client.deadline, header(stream, id, silent)).await {
         Ok(header) => header?,
         Err(_) => return Err(end(Side::Evenkeel, Cause::Timeout)),
     };
@@ -67,7 +68,11 @@ async fn learn(
 }
 
 /// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
-async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, Termination> {
+async fn header(
+    stream: &mut Stream,
+    id: u64,
+    silent: &mut bool,
+) -> Result<ProxyHeader, Termination> {
     let mut buffer = vec![0; FIRST_HEADER_BYTES];
     let mut length = 0;
     loop {
@@ -88,7 +93,7 @@ async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, T
             HeaderProgress::NeedMore => (None, seen),
             HeaderProgress::Header(header, until) => (Some(header), until),
             HeaderProgress::Invalid(reason) => {
-                tracing::debug!(%reason, "PROXY header refused");
+                tracing::debug!(id, %reason, "PROXY header refused");
                 return Err(end(Side::Client, Cause::Invalid));
             }
         };

@@ -38,8 +38,8 @@ pub(super) async fn send(stream: &mut Stream, alert: u8) {
 }
 
 /// Refuses a ClientHello above the bound, by an alert.
-pub(super) async fn refuse_too_large(stream: Stream) -> Termination {
-    tracing::debug!(reason = %ClientHelloError::TooLarge, "client hello refused");
+pub(super) async fn refuse_too_large(stream: Stream, id: u64) -> Termination {
+    tracing::debug!(id, reason = %ClientHelloError::TooLarge, "client hello refused");
     refuse(stream, &[21, 3, 3, 0, 2, 2, ILLEGAL_PARAMETER]).await
 }
 
@@ -49,8 +49,8 @@ pub(super) fn is_plain_http(read: &[u8]) -> bool {
 }
 
 /// Tells a client that speaks HTTP without TLS what is wrong, in its own language.
-pub(super) async fn refuse_plain_http(stream: Stream) -> Termination {
-    tracing::debug!(reason = "http without tls", "client hello refused");
+pub(super) async fn refuse_plain_http(stream: Stream, id: u64) -> Termination {
+    tracing::debug!(id, reason = "http without tls", "client hello refused");
     let head = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",

@@ -49,6 +49,7 @@ pub(super) async fn accept(
     client: &ClientConnection,
     record: &mut ConnectionRecord,
 ) -> Result<AcceptedTls, Termination> {
+    let id = record.id;
     let mut alarm = pin!(tokio::time::sleep_until(client.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await;
@@ -56,10 +57,12 @@ pub(super) async fn accept(
         record.heard();
     }
     let (deadline, greeted) = (alarm.deadline(), Instant::now());
-    let (config, permit, is_urgent) = match hello?.map_err(|error| failed(&error))? {
-        Err(ClientHelloError::TooLarge) => return Err(tls_alert::refuse_too_large(stream).await),
+    let (config, permit, is_urgent) = match hello?.map_err(|error| failed(id, &error))? {
+        Err(ClientHelloError::TooLarge) => {
+            return Err(tls_alert::refuse_too_large(stream, id).await);
+        }
         Err(_) if tls_alert::is_plain_http(&read) => {
-            return Err(tls_alert::refuse_plain_http(stream).await);
+            return Err(tls_alert::refuse_plain_http(stream, id).await);
         }
         // rustls refuses it, with an alert, before anything that costs.
         Err(_) => (acceptor.config(), None, false),
@@ -73,7 +76,7 @@ pub(super) async fn accept(
         }
         Ok((reader, _)) => {
             let resumes = resumes(&reader, &acceptor.config());
-            let permit = wait_for_permit(&stream, client, resumes, alarm.as_mut()).await?;
+            let permit = wait_for_permit(&stream, (client, id), resumes, alarm.as_mut()).await?;
             // Taken after the wait, in which they may have changed.
             let config = config_for(acceptor, &reader, resumes);
             (config, Some(permit), resumes)
@@ -98,7 +101,7 @@ pub(super) async fn accept(
         Ok(accepted) => accepted,
         Err(_) => before(alarm, accepting).await?,
     };
-    let stream = accepted.map_err(|error| failed(&error))?;
+    let stream = accepted.map_err(|error| failed(id, &error))?;
     Ok(AcceptedTls {
         stream,
         waited,
@@ -139,13 +142,13 @@ async fn before<T>(
 /// none.
 async fn wait_for_permit(
     stream: &Stream,
-    client: &ClientConnection,
+    (client, id): (&ClientConnection, u64),
     resumes: bool,
     mut alarm: Pin<&mut Sleep>,
 ) -> Result<HandshakePermit, Termination> {
     let mut left = pin!(stream.read_closed());
     if let Some(error) = left.as_mut().now_or_never() {
-        return Err(failed(&error));
+        return Err(failed(id, &error));
     }
     let permit = permit(client, resumes);
     let mut permit = pin!(permit.map(|permit| permit.inspect_err(|_| stream.reset_on_close())));
@@ -158,7 +161,7 @@ async fn wait_for_permit(
     alarm.as_mut().reset(begun + PERMIT_TIMEOUT);
     let permit = tokio::select! {
         biased;
-        error = left => return Err(failed(&error)),
+        error = left => return Err(failed(id, &error)),
         permit = before(alarm.as_mut(), permit) => permit??,
     };
     client.fall_silent();
@@ -210,8 +213,8 @@ async fn refuse_name(
     Termination::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
 }
 
-fn failed(error: &io::Error) -> Termination {
-    tracing::debug!(error = tls::describe(error), "tls handshake failed");
+fn failed(id: u64, error: &io::Error) -> Termination {
+    tracing::debug!(id, error = tls::describe(error), "tls handshake failed");
     tls_alert::client_failed(error)
 }
 

@@ -102,7 +102,7 @@ impl RetryState {
     }
 
     pub(crate) fn begin(record: &mut ConnectionRecord) -> RetryStep {
-        record.phase = Phase::Queue;
+        record.enter(Phase::Queue);
         RetryStep::Pick
     }
 
@@ -131,7 +131,7 @@ impl RetryState {
         if self.tried.last().is_some_and(other) {
             pool.counters().redispatches.fetch_add(1, Ordering::Relaxed);
         }
-        record.phase = Phase::Connect;
+        record.enter(Phase::Connect);
         record.assigned(lease.backend().counters());
         RetryStep::Connect(lease)
     }
@@ -145,7 +145,8 @@ impl RetryState {
         why: ConnectFailure,
         record: &mut ConnectionRecord,
     ) -> RetryStep {
-        let error = attempt.failed(why, pool.settings().connect_timeout);
+        let error = attempt.failed(why, record.id, pool.settings().connect_timeout);
+        record.note_failure(&error);
         if error.is_ours() || !self.repeats(pool, &attempt.backend, Repeat::Free) {
             return refuse(pool, error);
         }
@@ -238,16 +239,16 @@ impl ConnectAttempt {
 
     /// Charges the backend with a failed connect; a shortage of our own is logged for the operator.
     /// No backend is charged twice, nor for a connect without an answer while others succeed.
-    pub(crate) fn charge(&self, error: &ConnectError, now: Instant) {
+    pub(crate) fn charge(&self, error: &ConnectError, id: u64, now: Instant) {
         static SHORTAGE: LogThrottle = LogThrottle::new(SHORTAGE_SPACING);
         let backend = &self.backend;
         if error.is_ours() {
             if SHORTAGE.is_due(now) {
-                tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+                tracing::warn!(id, pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
             }
             return;
         }
-        tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+        tracing::debug!(id, pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
         if error.is_refusal() {
             backend.losses().record_refusal(now);
         }
@@ -273,7 +274,12 @@ impl ConnectAttempt {
     /// Charges the backend with a failed connect, and with a reset so early that it can be no
     /// answer to a client's silence: that would let silent clients eject good backends. A FIN is an
     /// orderly end and charged to no backend.
-    fn failed(&self, why: ConnectFailure, connect_timeout: Duration) -> BackendUnavailable {
+    fn failed(
+        &self,
+        why: ConnectFailure,
+        id: u64,
+        connect_timeout: Duration,
+    ) -> BackendUnavailable {
         let now = Instant::now();
         let backend = Arc::clone(self.backend.name());
         let source = match why {
@@ -292,7 +298,7 @@ impl ConnectAttempt {
                 return BackendUnavailable::Ended { backend, how };
             }
         };
-        self.charge(&source, now);
+        self.charge(&source, id, now);
         BackendUnavailable::Connect { backend, source }
     }
 }

@@ -84,7 +84,7 @@ impl TcpClient {
     }
 
     fn refuse_unavailable(self, pool: &Pool, error: &BackendUnavailable) {
-        tracing::debug!(pool = %pool.name(), %error, "refused");
+        tracing::debug!(id = self.record.id, pool = %pool.name(), %error, "refused");
         self.refuse(error.end());
     }
 }
@@ -201,7 +201,7 @@ impl TcpConnect {
             biased;
             connected = connect(&mut self.search, step, &pool, by, &mut client.record) => connected,
             () = hung_up_waiting(socket) => {
-                let end = Termination::new(Side::Client, client.record.phase, Cause::Rst);
+                let end = Termination::new(Side::Client, client.record.phase(), Cause::Rst);
                 return client.refuse(end);
             }
         };

@@ -185,7 +185,7 @@ fn search(
         step = match step {
             RetryStep::Refuse(error) => return Ok((Found::Refused(error), asked)),
             RetryStep::Pick => {
-                prop_assert_eq!(record.phase, Phase::Queue);
+                prop_assert_eq!(record.phase(), Phase::Queue);
                 let tried: Vec<_> = asked.iter().map(|(one, _)| Arc::clone(one)).collect();
                 let had_other = pool.has_other(&tried);
                 let answer = if case.may_wait[turn % case.may_wait.len()] {
@@ -201,7 +201,7 @@ fn search(
                 search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
-                prop_assert_eq!(record.phase, Phase::Connect);
+                prop_assert_eq!(record.phase(), Phase::Connect);
                 let outcome = case.outcomes[asked.len() % case.outcomes.len()];
                 let mut attempt = ConnectAttempt::new(&lease, now);
                 asked.push((Arc::clone(lease.backend()), outcome));
@@ -329,7 +329,7 @@ fn an_overdue_connect_is_held_against_its_backend_once() {
     let error = ConnectError::TimedOut(Duration::from_secs(5));
     begun
         .iter()
-        .for_each(|(attempt, _)| attempt.charge(&error, now));
+        .for_each(|(attempt, _)| attempt.charge(&error, 1, now));
     let counted = read(&a.counters().connect_failures);
     assert_eq!((counted, read(&a.counters().ejections)), (2, 0));
     for (attempt, _) in &mut attempts(&pool, &["a"]) {
@@ -351,7 +351,7 @@ fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
             search.gives_up(&pool, attempt, now),
             "another one may serve"
         );
-        attempt.charge(&timed_out, now);
+        attempt.charge(&timed_out, 1, now);
     }
     let counted = read(&a.counters().connect_failures);
     assert_eq!((counted, read(&a.counters().ejections)), (8, 0));

@@ -7,7 +7,7 @@ use super::client_stream::Request;
 use super::connection::{HttpConnection, Routed};
 use super::forwarded::{self, Origin};
 use super::sticky::Stickiness;
-use super::{client_certificate, request_id};
+use super::{client_certificate, request_id, trace};
 use crate::config;
 use crate::net::Endpoint;
 use crate::pool::Backend;
@@ -76,6 +76,9 @@ impl<'r> BackendRequest<'r> {
         }
         if let Some(id) = &self.routed.request_id {
             edits.set(request_id::FIELD, id.as_bytes());
+        }
+        if let Some(place) = self.routed.trace {
+            trace::set(&mut edits, place);
         }
         if !head.fields().has("host") {
             edits.set("Host", host_for(head, backend).as_bytes());

@@ -10,7 +10,7 @@ use super::hash_key::hash_key;
 use crate::admission::SourcePermit;
 use crate::config::{self, Balance};
 use crate::net::Peer;
-use crate::observe::{ConnectionRecord, HandshakeFacts, Phase, Refusal};
+use crate::observe::{ConnectionRecord, HandshakeFacts, Phase, Refusal, TracePlace};
 use crate::pool::Pool;
 use crate::proxy::client::ClientConnection;
 use crate::proxy::client::identify::{Identified, note_certificate};
@@ -28,6 +28,8 @@ pub(super) struct Routed {
     pub client: Peer,
     /// Present where the listener gives requests an id.
     pub request_id: Option<String>,
+    /// Present while traces are on.
+    pub trace: Option<TracePlace>,
 }
 
 /// State that the requests of one client connection share.
@@ -77,7 +79,7 @@ impl HttpConnection {
 
     /// A client of which nothing needs to be known.
     pub(super) fn plain(connection: ClientConnection, mut record: ConnectionRecord) -> Self {
-        record.phase = Phase::Head;
+        record.enter(Phase::Head);
         let proxied = connection.proxied.as_ref();
         HttpConnection {
             tls: proxied.is_some_and(|proxied| proxied.is_tls()),

@@ -35,6 +35,7 @@ mod sticky;
 mod tag;
 #[cfg(test)]
 pub(super) mod tests;
+mod trace;
 mod upgrade;
 mod upgraded;
 
@@ -320,7 +321,10 @@ async fn send(
     hop: ClientHop,
     to_head: bool,
 ) -> AfterRequest {
-    record.note(|record| record.answered(response.status.as_u16()));
+    let status = response.status.as_u16();
+    let (id, end, detail) = (record.id(), response.end, response.detail.as_deref());
+    tracing::debug!(id, status, %end, detail, "request refused");
+    record.note(|record| record.answered(status));
     record.ends(response.end);
     let bytes = response.write(hop, to_head);
     let sent = client.send(&bytes, SEND_TIMEOUT).await;

@@ -15,7 +15,6 @@ use crate::wire::http::{RequestError, ResponseError};
 
 /// Responds to a request that breaks a rule; the connection closes after it.
 pub(super) fn invalid(error: RequestError, phase: Phase) -> OwnResponse {
-    tracing::debug!(reason = %error, "request refused");
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let end = Termination::new(Side::Client, phase, Cause::Invalid);
     OwnResponse::closing(status, end).with_detail(error.to_string())
@@ -47,8 +46,6 @@ pub(super) fn too_many(pool: &Pool, refusal: Refusal) -> OwnResponse {
 
 /// Responds 400 to a path that guards and a backend may read in different ways.
 pub(super) fn ambiguous() -> OwnResponse {
-    let reason = Refusal::EncodedSlash.word();
-    tracing::debug!(reason, "request refused");
     let end = Termination::new(Side::Client, Phase::Route, Cause::Refused);
     let response = OwnResponse::new(StatusCode::BAD_REQUEST, end);
     response.with_detail("encoded slash, backslash or NUL in the path")
@@ -62,8 +59,8 @@ pub(super) fn come_again(pool: &Pool) -> OwnResponse {
 }
 
 /// Responds when no backend could be reached: come again (503), or why not (502, 504).
-pub(super) fn unavailable(pool: &Pool, error: &BackendUnavailable) -> OwnResponse {
-    tracing::debug!(pool = %pool.name(), %error, "request refused");
+pub(super) fn unavailable(pool: &Pool, error: &BackendUnavailable, id: u64) -> OwnResponse {
+    tracing::debug!(id, pool = %pool.name(), %error, "no backend");
     let status = match error {
         BackendUnavailable::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
         BackendUnavailable::Ended { .. } => StatusCode::BAD_GATEWAY,
@@ -84,7 +81,7 @@ pub(super) fn unavailable(pool: &Pool, error: &BackendUnavailable) -> OwnRespons
 }
 
 /// Responds where the backend gave no answer, by whose fault that is. `None`: the client has left.
-pub(super) fn unanswered(error: &ExchangeError, phase: Phase) -> Option<OwnResponse> {
+pub(super) fn unanswered(error: &ExchangeError, phase: Phase, id: u64) -> Option<OwnResponse> {
     let backend = |status, cause| {
         Some(OwnResponse::new(
             status,
@@ -110,7 +107,7 @@ pub(super) fn unanswered(error: &ExchangeError, phase: Phase) -> Option<OwnRespo
             backend(StatusCode::BAD_GATEWAY, Cause::Rst)
         }
         ExchangeError::Answer(error) => {
-            tracing::debug!(%error, "backend's answer refused");
+            tracing::debug!(id, %error, "backend's answer refused");
             backend(StatusCode::BAD_GATEWAY, Cause::Invalid)
         }
         ExchangeError::ClientFinished | ExchangeError::ClientBroken => None,

@@ -74,7 +74,7 @@ struct RelayUpgrade {
 impl RelaySetUp {
     pub(in crate::proxy) fn new(client: ClientConnection, permit: ConnectionPermit) -> RelaySetUp {
         let mut record = client.record();
-        record.phase = Phase::Head;
+        record.enter(Phase::Head);
         let limits = client.listener.config.head_limits();
         let reader = RequestReader::new(limits);
         let head = AwaitedHead {
@@ -170,7 +170,7 @@ impl RelaySetUp {
                 SetUpStep::Leave
             }
             ConnectNow::Refused(error) => {
-                let response = refusal::unavailable(&pool, &error);
+                let response = refusal::unavailable(&pool, &error, upgrade.record.id);
                 self.state = Some(SetUpState::Refused(Box::new(upgrade.refused(response))));
                 return SetUpStep::Leave;
             }
@@ -245,7 +245,7 @@ impl SetUp for RelaySetUp {
         {
             let now = Instant::now();
             attempt.connected(&mut upgrade.record, now);
-            upgrade.record.phase = Phase::Upgrade;
+            upgrade.record.enter(Phase::Upgrade);
             *begun = now;
         }
     }

@@ -75,7 +75,7 @@ impl PendingRequest<'_> {
             let connected = match connected {
                 Ok(connected) => connected,
                 Err(error) => {
-                    let response = refusal::unavailable(pool, &error);
+                    let response = refusal::unavailable(pool, &error, record.id());
                     return respond(client, self.http, self.request, record, response).await;
                 }
             };
@@ -94,6 +94,9 @@ impl PendingRequest<'_> {
                 Err(error) => error,
             };
             exchange.note_bytes(&mut record);
+            if let ExchangeError::Answer(why) = &error {
+                record.note(|record| record.note_failure(why));
+            }
             let contact = exchange.into_parts().1.contact;
             let is_answer = matches!(error, ExchangeError::Answer(_));
             if is_answer && is_reused && !contact.has_heard() {
@@ -186,7 +189,7 @@ impl PendingRequest<'_> {
         error: &ExchangeError,
     ) -> AfterRequest {
         let phase = record.reached();
-        match refusal::unanswered(error, phase) {
+        match refusal::unanswered(error, phase, record.id()) {
             Some(response) => respond(client, self.http, self.request, record, response).await,
             None => {
                 record.ends(refusal::broken_off(error, phase));

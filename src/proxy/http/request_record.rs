@@ -42,20 +42,25 @@ impl RequestRecord {
         }
     }
 
+    /// Id of its lines; 0 once the record is taken.
+    pub(super) fn id(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.id)
+    }
+
     /// A clock for its interval lines.
     pub(super) fn clock(&self) -> Option<Interval> {
         self.record.as_ref().map(Interval::of)
     }
 
     pub(super) fn phase(&mut self, phase: Phase) {
-        self.note(|record| record.phase = phase);
+        self.note(|record| record.enter(phase));
     }
 
     /// Notes that a head has come.
     pub(super) fn begins(&mut self) {
         self.note(|record| {
             record.heard();
-            record.phase = Phase::Head;
+            record.enter(Phase::Head);
         });
     }
 
@@ -63,7 +68,7 @@ impl RequestRecord {
     pub(super) fn reached(&self) -> Phase {
         self.record
             .as_ref()
-            .map_or(Phase::Head, |record| record.phase)
+            .map_or(Phase::Head, ConnectionRecord::phase)
     }
 
     /// Sets the end; the first one counts.
@@ -107,7 +112,7 @@ impl Drop for RequestRecord {
             } else {
                 (Side::Client, Cause::Rst)
             };
-            let dropped = Termination::new(side, record.phase, cause);
+            let dropped = Termination::new(side, record.phase(), cause);
             record.finish(self.end.unwrap_or(dropped));
         }
     }

@@ -4,7 +4,7 @@ use super::connection::{HttpConnection, Routed};
 use super::own_response::OwnResponse;
 use super::request_record::RequestRecord;
 use super::tag::tag_of;
-use super::{refusal, request_id};
+use super::{refusal, request_id, trace};
 use crate::base::path::normalize_path;
 use crate::net::Peer;
 use crate::observe::{Phase, Refusal};
@@ -24,10 +24,11 @@ pub(super) fn route(
     let path = head.path_str();
     record.note(|record| {
         record.set_request(head.method_str(), host, path);
-        record.phase = Phase::Route;
+        record.enter(Phase::Route);
     });
     let listener = http.connection.latest.load_full();
     let (client, request_id) = identify(http, &listener, head, record);
+    let trace = trace::place(http, &listener, head, record);
     if listener.refuses_path(path) {
         http.connection.admission.refused(Refusal::EncodedSlash);
         return Err(refusal::ambiguous());
@@ -54,6 +55,7 @@ pub(super) fn route(
         pool,
         client,
         request_id,
+        trace,
     })
 }
 

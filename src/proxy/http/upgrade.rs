@@ -164,6 +164,11 @@ impl PendingUpgrade {
                 Err(error) => error,
             };
             exchange.note_bytes(&mut record);
+            if let ExchangeError::Answer(why) = &error {
+                let (id, backend) = (record.id(), lease.backend().name());
+                tracing::debug!(id, %why, %backend, "upgrade failed");
+                record.note(|record| record.note_failure(why));
+            }
             let contact = exchange.into_parts().1.contact;
             if !self.repeats(&error, &contact, &lease, begun) {
                 drop(lease);
@@ -200,7 +205,10 @@ impl PendingUpgrade {
                 unsent: self.outgoing().write(lease.backend(), NextHop::Upgrade),
                 lease,
             }),
-            Err(error) => Err(NoBackend::Refused(refusal::unavailable(pool, &error))),
+            Err(error) => {
+                let response = refusal::unavailable(pool, &error, record.id());
+                Err(NoBackend::Refused(response))
+            }
         }
     }
 
@@ -232,11 +240,10 @@ impl PendingUpgrade {
         lease: &Lease,
         begun: Instant,
     ) -> bool {
-        let ExchangeError::Answer(why) = error else {
+        if !matches!(error, ExchangeError::Answer(_)) {
             return false;
-        };
+        }
         let backend = lease.backend();
-        tracing::debug!(%why, backend = %backend.name(), "upgrade failed");
         let repeat = unanswered(contact, backend, begun, &self.routed.settings);
         !contact.has_heard() && self.search.repeats(&self.routed.pool, backend, repeat)
     }
@@ -262,14 +269,13 @@ impl PendingUpgrade {
         lease: Lease,
         mut record: RequestRecord,
     ) -> AfterRequest {
-        let mut id = 0;
-        record.note(|record| id = record.id);
+        let id = record.id();
         let agreed = self.agree(exchange.head(), &lease, id);
         let (client, backend) = exchange.into_parts();
         let agreed = match agreed {
             Ok(agreed) => agreed,
             Err(error) => {
-                tracing::debug!(%error, backend = %lease.backend().name(), "backend's 101 refused");
+                tracing::debug!(id, %error, backend = %lease.backend().name(), "backend's 101 refused");
                 let end = Termination::new(Side::Backend, Phase::Upgrade, Cause::Invalid);
                 let response = OwnResponse::new(StatusCode::BAD_GATEWAY, end);
                 return self.refuse(client, record, response).await;
@@ -321,7 +327,7 @@ impl PendingUpgrade {
         record: RequestRecord,
         error: &ExchangeError,
     ) -> AfterRequest {
-        match refusal::unanswered(error, Phase::Upgrade) {
+        match refusal::unanswered(error, Phase::Upgrade, record.id()) {
             Some(response) => self.refuse(client, record, response).await,
             None => left(record, matches!(error, ExchangeError::ClientFinished)),
         }

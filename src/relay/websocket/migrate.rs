@@ -26,6 +26,7 @@ impl Session {
         if let Some(frames) = &mut self.frames {
             frames.filters[CLIENT].pause();
         }
+        self.record.moves();
         self.phase = SessionPhase::Migrating(Box::new(Migration::new(frame, now)));
         TurnOutcome::Again
     }

@@ -29,6 +29,7 @@ impl Server {
         self.reconcile_pools(pools.values());
         let grace = longest_handshake_timeout(&live.config);
         self.limits().apply(&config.global);
+        self.journal().tracer().apply(config.traces.as_ref());
         self.proxy.handshakes.apply(&config.global);
         self.relay().set_max_held(config.global.max_buffered);
         warn_unverified(config, &live.pools);

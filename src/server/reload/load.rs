@@ -16,6 +16,7 @@ use crate::pool::Pool;
 use crate::proxy::ListenerSnapshot;
 use crate::server::pool_file::{LoadedFiles, PoolFile};
 use crate::server::pools::Pools;
+use crate::server::traces;
 use crate::tls::{TlsAcceptor, TlsError};
 
 /// Parts that `load` made.
@@ -46,6 +47,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
     }
     errors.extend(congestion_errors(config));
     errors.extend(rights_errors(config));
+    errors.extend(traces_error(config));
     let tls = load_files::<BackendTls>(config, &mut errors);
     let pools = pools(config, known, &tls);
     let sticky = load_files::<Sticky>(config, &mut errors);
@@ -123,6 +125,13 @@ fn rights_errors(config: &Config) -> Vec<LoadError> {
         Some(LoadError::new(&part, key, None, &error))
     };
     sockets(config).filter_map(error).collect()
+}
+
+/// A file of the traces that cannot be used.
+fn traces_error(config: &Config) -> Option<LoadError> {
+    let error = traces::verify(config.traces.as_ref()?).err()?;
+    let (part, key) = ("traces", "traces".to_owned());
+    Some(LoadError::new(part, key, error.file.as_deref(), &error))
 }
 
 /// Part, key, address and rights of each socket that a configuration binds.

@@ -149,6 +149,7 @@ fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPar
         Item::Route { .. }
         | Item::Global
         | Item::AccessLog
+        | Item::Traces
         | Item::Admin
         | Item::Metrics
         | Item::Upgrade

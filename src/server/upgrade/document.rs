@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::status::UpgradeTotals;
 use crate::discovery::LookupValues;
-use crate::observe::ListenerTotals;
+use crate::observe::{ListenerTotals, TraceValues};
 use crate::pool::{PoolState, PoolTotals};
 use crate::server::control::jobs::JobState;
 use crate::tls::TicketKeyState;
@@ -42,6 +42,8 @@ pub(in crate::server) struct Totals {
     pub(super) failover: BTreeMap<String, u64>,
     pub(super) reloads: (u64, u64),
     pub(super) access_log_dropped: u64,
+    #[serde(default)]
+    pub(super) traces: TraceValues,
     pub(super) log_dropped: u64,
     pub(super) upgrades: UpgradeTotals,
     /// Of the upgrade under way.

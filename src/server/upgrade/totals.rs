@@ -47,6 +47,7 @@ impl Totals {
             reloads: (reloads.ok, reloads.failed),
             access_log_dropped: server.journal().dropped(),
             log_dropped: dropped_log_lines(),
+            traces: server.journal().tracer().counters.values(),
             upgrades: server.upgrade.totals(),
             longest_freeze: server.upgrade.longest_freeze(),
             participants: server
@@ -111,6 +112,8 @@ impl Totals {
             .journal()
             .add_dropped(more(|totals| totals.access_log_dropped));
         add_dropped_log_lines(more(|totals| totals.log_dropped));
+        let tracer = server.journal().tracer();
+        tracer.counters.grow(&before.traces, &self.traces);
         server.upgrade.froze_for(self.longest_freeze);
         server.upgrade.add_growth(&before.upgrades, &self.upgrades);
         let participants = server.participants();

@@ -56,6 +56,9 @@ pub struct MovedRecord {
     #[n(14)]
     #[cbor(skip_if = "is_default")]
     pub heard: bool,
+    /// Span of the set-up, as `traceparent`.
+    #[n(15)]
+    pub trace: Option<String>,
 }
 
 impl MovedRecord {

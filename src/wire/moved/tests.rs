@@ -55,6 +55,7 @@ fn record(rng: &mut Rng) -> MovedRecord {
         backend_tls: maybe(rng, |rng| rng.u8(2..4)),
         tries: rng.u8(..),
         heard: rng.bool(),
+        trace: maybe(rng, text),
     }
 }
 
@@ -394,6 +395,7 @@ fn full() -> MovedSession {
             backend_tls: Some(3),
             tries: 2,
             heard: true,
+            trace: None,
         },
         client: MovedLeg {
             flags: 0x83,

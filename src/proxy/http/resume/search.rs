@@ -129,7 +129,7 @@ impl NewBackendSearch {
             Ok(stream) => stream,
             Err(error) => {
                 let why = format!("connect to {}: {error}", backend.name());
-                attempt.charge(&error, Instant::now());
+                attempt.charge(&error, migrator.id, Instant::now());
                 return Err(ResumeRefusal::ForNow(why));
             }
         };
