@@ -153,7 +153,8 @@ class Live {
     this.asking = true;
     try {
       const status = await send<Status>("GET", "/api/v1/status");
-      if (this.status && this.status.process.id !== status.process.id) {
+      const before = this.status?.process;
+      if (before && (before.id !== status.process.id || before.started_at !== status.process.started_at)) {
         this.meter.forget();
         this.note({ kind: "page", text: `another process serves: ${status.process.id}, version ${status.version}`, tone: "warn" });
       }

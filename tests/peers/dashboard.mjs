@@ -274,6 +274,14 @@ balancer.write(config());
 await balancer.admin("POST", "/api/v1/reload");
 await tab.until("no complaint about the reload", () => !document.body.innerText.includes("the latest reload was refused"));
 
+console.log("a page that fails leaves the others");
+await tab.page.route("**/api/v1/connections?*", (route) => route.fulfill({ json: { connections: [null], next: null, live: 0 } }));
+await tab.go("#/connections");
+await tab.says("This page has failed");
+await tab.page.unroute("**/api/v1/connections?*");
+await tab.go("#/");
+await tab.cell("chat", "Live", "");
+
 console.log("a node dies");
 const gone = once(nodes[2].child, "exit");
 nodes[2].child.kill("SIGKILL");
