@@ -79,6 +79,7 @@ macro_rules! values {
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(default)]
         $vis struct $values { $(#[doc = $doc] pub $field: u64,)+ }
 

@@ -155,7 +155,7 @@ async fn a_viewer_is_told_of_states_jobs_and_rates() {
 #[tokio::test]
 async fn checks_are_told_with_their_reason() {
     let node = Node::echo("n1").await;
-    let keys = "check = { type = \"tcp\", interval = \"50ms\", rise = 1, fall = 2 }";
+    let keys = "check = { type = \"tcp\", interval = \"100ms\", rise = 1, fall = 2 }";
     let balancer = Balancer::start(&simple("tcp", keys, &[&node]));
     balancer
         .backend_until("nodes", "n1", |seen| seen["check"] == "up")
