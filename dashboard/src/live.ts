@@ -31,7 +31,7 @@ const GATHER_MS = 200;
 // A line that comes again within this time is the same one.
 const REPEAT_MS = 60_000;
 const MAX_LOG = 500;
-const KINDS: Kind[] = ["hello", "lost", "process", "backend", "check", "pool", "discovery", "listener", "gone", "reload", "job", "refusals", "upgrade", "rates"];
+const KINDS: Kind[] = ["hello", "lost", "process", "backend", "check", "pool", "discovery", "listener", "gone", "reload", "job", "refusals", "cluster", "upgrade", "rates"];
 
 class Live {
   link: Link = "starting";

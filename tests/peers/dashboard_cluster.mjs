@@ -101,6 +101,9 @@ console.log("the store is back: the state holds at both");
 await startRedis();
 await second.go("#/pools/chat");
 await second.cell("chat/n2", "State", "drain");
+await second.go("#/events");
+await second.says("the store of the cluster is lost");
+await second.says("the store of the cluster answers");
 
 for (const tab of tabs) tab.quiet();
 await browser.close();
