@@ -132,8 +132,8 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the states of the cluster are known, as long as an exchange takes: a backend that
-    /// is drained gets no connection of a balancer that starts.
+    /// Waits until the states of the cluster are known, as long as an exchange takes: a drained
+    /// backend gets no connection of a balancer that starts.
     pub(super) async fn joined_cluster(&self) {
         if let Some(member) = self.member() {
             member.joined().await;

@@ -464,44 +464,10 @@ async fn a_limit_of_a_source_is_that_of_all() {
     cluster_until(&other, "it knows of the sessions", knows).await;
     let (said, end) = refused(other.address("main").await).await;
     assert_eq!((said.len(), end), (0, Ending::Rst));
-    assert_eq!(
-            .await,
-        0.0
-    );
     sessions.clear();
     cluster_until(&other, "they are gone", |cluster| {
         cluster["members"][0]["connections"] == 0
     })
     .await;
     greeted(other.address("main").await).await;
-}
-
-#[tokio::test]
-async fn a_client_goes_back_to_the_backend_that_another_balancer_gave_it() {
-    let Some(mut store) = RedisServer::start().await else {
-        return;
-    };
-    let nodes = [
-        Node::echo("n1").await,
-        Node::echo("n2").await,
-        Node::echo("n3").await,
-    ];
-    let nodes: Vec<_> = nodes.iter().collect();
-    let knowing = |id: &str| {
-        let keys = "balance = \"least_conn\"\naffinity = {}";
-        member(id, &store, "", &nodes).replace("balance = \"least_conn\"", keys)
-    };
-    let [one, other] = ["lb1", "lb2"].map(|id| launch_with(SECRET).start(&knowing(id)));
-    for member in [&one, &other] {
-        cluster_until(member, "it sees the other", |cluster| members(cluster) == 1).await;
-    }
-    // Held: without what the store knows each further one would go to a node with fewer.
-    let (_held, name) = greeted(one.address("main").await).await;
-    store
-        .until("KEYS ek:{edge}:s:*", |answer| answer.starts_with("*1"))
-        .await;
-    let (_other, again) = greeted(other.address("main").await).await;
-    assert_eq!(again, name);
-    store.kill();
-    assert_eq!(greeted(other.address("main").await).await.1, name);
 }
