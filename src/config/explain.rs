@@ -39,7 +39,7 @@ pub enum KeyOrigin {
         variable: &'static str,
     },
     Default,
-    /// It has no default: the reference says what that means.
+    /// Without a default: the reference says what that means.
     NotSet,
 }
 

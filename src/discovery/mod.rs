@@ -38,7 +38,9 @@ use crate::pool::{self, Backend, Pool};
 pub(crate) use fault::FaultKind;
 pub(crate) use membership::MemberCounts;
 pub(crate) use once::ask_once;
-pub(crate) use registry::{Collector, CollectorAnswer, verify};
+pub(crate) use registry::verify;
+#[cfg(feature = "traces")]
+pub(crate) use registry::{Collector, CollectorAnswer};
 pub(crate) use shared::SharedSources;
 pub(crate) use status::{LookupStatus, LookupValues, SetReport};
 

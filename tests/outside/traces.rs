@@ -22,6 +22,7 @@ use crate::harness::{Balancer, Launch, within};
 use crate::nodes::Node;
 use crate::resume::{RESUME, operate};
 use crate::settings::{backend, listener, listener_with, pool};
+use crate::upgrade_live::{AT_ONCE, alone, upgraded};
 
 const LOG: &str = "[access_log]\noutput = \"stdout\"\n\n";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -442,7 +443,9 @@ async fn without_traces_the_fields_of_others_pass_and_a_stop_sends_the_last_span
     };
     assert_eq!(ask(&mut socket, "hello").await, "n1:hello");
     assert_eq!(http(address, &get).await.status, 200);
-    balancer.halt().await;
+    drop(socket);
+    balancer.signal("TERM");
+    balancer.exit().await;
     assert!(
         collector
             .spans()
@@ -457,6 +460,7 @@ async fn a_file_that_cannot_be_used_is_refused_and_nothing_changes() {
     let parts =
         listener("main", "websocket", "nodes") + &pool("nodes", "", &[backend("n1", node.address)]);
     let balancer = Balancer::start(&format!("{LOG}{parts}"));
+    balancer.address("main").await;
     std::fs::write(balancer.path("fields"), "no field\n").unwrap();
     for (keys, why) in [
         ("headers_file = \"fields\"", "line 1 is no"),
@@ -474,6 +478,43 @@ async fn a_file_that_cannot_be_used_is_refused_and_nothing_changes() {
     }
     let answer = balancer.get("/api/v1/status").await.json();
     assert_eq!(answer["configuration"]["reloads_failed"], 3);
+}
+
+/// Each process has a span of its part of the session.
+#[tokio::test]
+async fn a_session_that_goes_to_a_new_process_stays_in_its_trace() {
+    let (node, collector) = (Node::web("n1").await, Collector::start(&[]).await);
+    let config = collector.config("sample = \"100%\"")
+        + AT_ONCE
+        + &listener("main", "websocket", "nodes")
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let mut socket = websocket(balancer.address("main").await, "/").await;
+    assert_eq!(ask(&mut socket, "hello").await, "n1:hello");
+    upgraded(&balancer).await;
+    alone(&balancer).await;
+    let spans = collector.until("session").await;
+    let left = named(&spans, "session")[0].clone();
+    assert_eq!(left.events.last().unwrap().name, "handed over");
+    assert_eq!(ask(&mut socket, "still").await, "n1:still");
+    drop(socket);
+    let line = balancer
+        .access("the end", |line| line["event"] == "end")
+        .await;
+    assert_eq!(line["trace_id"], hex(&left.trace_id));
+    let ended = async {
+        while named(&collector.spans(), "session").len() < 2 {
+            crate::harness::a_moment().await;
+        }
+    };
+    within("the session's end", ended).await;
+    let spans = collector.spans();
+    let last = named(&spans, "session")[1];
+    assert_eq!(
+        (&last.trace_id, &last.parent_span_id),
+        (&left.trace_id, &left.parent_span_id)
+    );
+    assert_eq!(last.events.last().unwrap().name, "end");
 }
 
 /// Another implementation of the official definitions reads the same.

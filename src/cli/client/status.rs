@@ -67,7 +67,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What is looked at.
+/// Part of the status that is shown.
 struct Look {
     pool: Option<String>,
     down: bool,

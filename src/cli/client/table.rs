@@ -101,6 +101,9 @@ fn heading(status: &StatusView) -> String {
             status.access_log.dropped
         ));
     }
+    if status.traces.dropped > 0 {
+        text.push_str(&format!("traces: {} spans lost\n", status.traces.dropped));
+    }
     if status.log.dropped > 0 {
         text.push_str(&format!("log: {} lines lost\n", status.log.dropped));
     }

@@ -21,14 +21,14 @@ table! {
         ///
         /// Enough to see where time goes, and little at 8,000 connections per second.
         sample_percent as "sample": u8 = percent(0, 100), default(1);
-        /// Whose `traceparent` is continued: of every client, of those in the listener's
-        /// `trusted`, or of none.
+        /// Clients whose `traceparent` is continued: every one, those in the listener's `trusted`,
+        /// or none.
         ///
         /// A trace is worth most where it is whole; `max_queue` bounds what strangers can ask for.
         parent: ParentPolicy, default(ParentPolicy::Any);
         /// Name of this service in traces.
         ///
-        /// One name for all balancers; `service.instance.id` tells them apart.
+        /// All balancers are one service; `service.instance.id` tells them apart.
         service_name: String = text("a name"), default("evenkeel".to_owned()) by service_name;
         /// File with a header field in each line, as in `Authorization: Bearer s3cret`. It is read
         /// again before each request.
@@ -49,13 +49,13 @@ table! {
 }
 
 words! {
-    /// Whose trace is continued.
+    /// Clients whose trace is continued.
     pub enum ParentPolicy {
-        /// Every client's.
+        /// Every client.
         Any = "any",
-        /// Only that of peers in the listener's `trusted`.
+        /// Peers in the listener's `trusted`.
         Trusted = "trusted",
-        /// Nobody's: each trace begins here.
+        /// None: each trace begins here.
         None = "none",
     }
 }

@@ -99,6 +99,7 @@ impl HttpClient {
     ///
     /// # Cancel safety
     /// That of [`HttpClient::send`].
+    #[cfg(feature = "traces")]
     pub(super) async fn send_built(
         &mut self,
         builder: Builder,

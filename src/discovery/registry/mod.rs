@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
+#[cfg(feature = "traces")]
 pub(crate) use self::collector::{Collector, CollectorAnswer};
 use self::driver::HttpDriver;
 use super::entry::{Listing, shorten};

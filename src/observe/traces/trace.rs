@@ -1,8 +1,8 @@
 //! The trace of one connection or request, which its record carries.
 //!
-//! Set-up is recorded as steps, one for each phase that the record enters. When set-up is over, they
-//! become spans; a session is one more, with its moves and its end as events. A trace that is not
-//! recorded keeps its ids alone: backends and the access log have them all the same.
+//! Set-up is recorded as steps, one for each phase that the record enters. When set-up is over,
+//! they become spans; a session is one more, with its moves and its end as events. A trace that is
+//! not recorded keeps its ids alone: backends and the access log have them all the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,13 +27,16 @@ pub(crate) struct Trace {
     stage: Stage,
 }
 
+/// In boxes: a session of hours that is not recorded keeps none.
 #[derive(Debug)]
 enum Stage {
-    SetUp(SetUp),
-    Session(Session),
+    SetUp(Box<SetUp>),
+    Session(Box<Session>),
     /// Not recorded.
     Silent,
 }
+
+const _: () = assert!(size_of::<Trace>() <= 64);
 
 /// A clock of the wall that does not jump.
 #[derive(Debug, Clone, Copy)]
@@ -97,10 +100,10 @@ impl Trace {
                 is_sampled: tracer.samples(trace_id),
             },
             parent: None,
-            stage: Stage::SetUp(SetUp {
+            stage: Stage::SetUp(Box::new(SetUp {
                 clock,
                 steps: vec![first],
-            }),
+            })),
         })
     }
 
@@ -134,9 +137,10 @@ impl Trace {
     /// Notes that the next phase begins. The present one again is no new step, but for a connect:
     /// each is a try.
     pub(crate) fn enter(&mut self, phase: Phase) {
-        let Stage::SetUp(SetUp { clock, steps }) = &mut self.stage else {
+        let Stage::SetUp(set_up) = &mut self.stage else {
             return;
         };
+        let SetUp { clock, steps } = &mut **set_up;
         let last = steps.last();
         let is_new = last.is_none_or(|last| last.phase != phase || phase == Phase::Connect);
         if is_new && steps.len() < MAX_STEPS {
@@ -185,8 +189,8 @@ impl Trace {
         }
     }
 
-    /// Ends set-up, for a session. Returns its spans; none without a description, as of a trace that
-    /// is not recorded.
+    /// Ends set-up, for a session. Returns its spans; none without a description, as of a trace
+    /// that is not recorded.
     pub(crate) fn open(&mut self, description: Option<Description>) -> Vec<Span> {
         let spans = self.end_set_up(None, description);
         self.begin_session();
@@ -195,12 +199,12 @@ impl Trace {
 
     fn begin_session(&mut self) {
         if self.context.is_sampled {
-            self.stage = Stage::Session(Session {
+            self.stage = Stage::Session(Box::new(Session {
                 span_id: new_span_id(),
                 clock: TraceClock::start(),
                 events: Vec::new(),
                 dropped_events: 0,
-            });
+            }));
         }
     }
 
@@ -214,7 +218,7 @@ impl Trace {
         match std::mem::replace(&mut self.stage, Stage::Silent) {
             Stage::Session(session) => {
                 let attributes = description.map(|one| one.attributes).unwrap_or_default();
-                vec![self.session_span(session, end, attributes)]
+                vec![self.session_span(*session, end, attributes)]
             }
             set_up => {
                 self.stage = set_up;
@@ -281,7 +285,7 @@ impl Trace {
         } = description;
         let error = end.filter(|end| has_failed.unwrap_or(is_failure(*end)));
         let error = error.map(|end| end.to_string());
-        let SetUp { clock, mut steps } = set_up;
+        let SetUp { clock, mut steps } = *set_up;
         if let Some(last) = steps.last_mut()
             && last.error.is_none()
         {
@@ -407,7 +411,7 @@ mod tests {
     #[test]
     fn each_step_is_a_child_that_ends_where_the_next_begins() {
         let mut trace = begun(100);
-        let node = |name: &str| BackendCounters::new("chat".into(), name.into());
+        let node = |name: &str| BackendCounters::new("chat".into(), name.into(), Arc::default());
         trace.enter(Phase::Queue);
         trace.enter(Phase::Connect);
         trace.at_backend(&node("n1"));

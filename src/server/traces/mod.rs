@@ -2,7 +2,7 @@
 //!
 //! One task of the control runtime takes finished spans from the tracer's queue and sends them in
 //! batches. The messages are those of `opentelemetry-proto`. The SDK's processor is not used: it
-//! has a thread and a queue of its own, and neither of its clients has this process's TLS and names.
+//! has a thread and a queue of its own, and no client with this process's TLS and names.
 
 #[cfg(feature = "traces")]
 mod exporter;

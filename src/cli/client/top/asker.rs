@@ -24,7 +24,7 @@ const MAX_ORDERS: usize = 16;
 
 pub(super) enum Reply {
     Status(Result<Box<StatusView>, String>),
-    /// What a command has done, or why not.
+    /// Result of a command, in words.
     Done(String),
 }
 
@@ -55,7 +55,7 @@ impl Asker {
         Ok(Asker { orders, replies })
     }
 
-    /// What has come since the last look.
+    /// Takes the replies that have come since the last look.
     pub(super) fn replies(&self) -> impl Iterator<Item = Reply> {
         self.replies.try_iter()
     }

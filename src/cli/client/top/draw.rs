@@ -14,8 +14,6 @@ use crate::cli::client::layout::{clean, span};
 
 /// Widest cell but for the last column, which has what is left.
 const MAX_WIDTH: usize = 28;
-/// Least width of a cell that has to give way to others.
-const MIN_WIDTH: usize = 8;
 
 const HELP: &str = "\
 1 2 3 4, Tab   backends, pools, listeners, jobs
@@ -69,7 +67,7 @@ impl Paint {
         }
     }
 
-    /// What must be seen without colours, too.
+    /// For text that must be seen without colours, too.
     fn alarm(self) -> Style {
         self.colour(Color::Red).add_modifier(Modifier::BOLD)
     }
@@ -108,9 +106,10 @@ fn heading(model: &Model, paint: Paint) -> Text<'static> {
         short(rates.bytes_from_backend)
     ))];
     let refused = format!("{}/s refused", short(rates.failures));
-    second.push(match rates.failures > 0.0 {
-        true => Span::styled(refused, paint.alarm()),
-        false => Span::raw(refused),
+    second.push(if rates.failures > 0.0 {
+        Span::styled(refused, paint.alarm())
+    } else {
+        Span::raw(refused)
     });
     if status.configuration.last_error.is_some() {
         second.push(Span::styled(
@@ -129,9 +128,10 @@ fn tab_line(model: &Model, paint: Paint) -> Line<'static> {
             .as_ref()
             .map_or(0, |status| count(view, status));
         let text = format!(" {} {} {count} ", index + 1, view.title());
-        let style = match view == model.view {
-            true => Style::new().add_modifier(Modifier::REVERSED),
-            false => Style::new(),
+        let style = if view == model.view {
+            Style::new().add_modifier(Modifier::REVERSED)
+        } else {
+            Style::new()
         };
         parts.push(Span::styled(text, style));
     }
@@ -168,12 +168,17 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint) {
         let mut cells = rows.rows.iter().filter_map(|row| row.cells.get(index));
         cells.next().is_some_and(Cell::is_number)
     };
-    let titles = head.into_iter().enumerate().map(|(index, title)| {
-        let alignment = alignment(is_number(index));
-        Text::from(title).alignment(alignment)
-    });
+    let columns = widths.len();
+    let titles = head
+        .into_iter()
+        .take(columns)
+        .enumerate()
+        .map(|(index, title)| {
+            let alignment = alignment(is_number(index));
+            Text::from(title).alignment(alignment)
+        });
     let lines = rows.rows.iter().map(|row| {
-        TableRow::new(row.cells.iter().map(|cell| {
+        TableRow::new(row.cells.iter().take(columns).map(|cell| {
             let style = match cell {
                 Cell::State(word) => paint.state(word),
                 _ => Style::new(),
@@ -198,27 +203,26 @@ fn alignment(is_number: bool) -> Alignment {
     }
 }
 
-/// Widths of the columns. Names give way first where the screen is narrow; the last column has
-/// what is left.
+/// Widths of the columns that have room, from the first one. The last column has what is left.
 fn widths(rows: &Rows, head: &[String], room: usize) -> Vec<u16> {
     let wanted = |(index, title): (usize, &String)| {
         let cells = rows.rows.iter().filter_map(|row| row.cells.get(index));
         let widest = cells.map(|cell| cell.shown().chars().count()).max();
         widest.unwrap_or(0).max(title.len()).min(MAX_WIDTH)
     };
-    let mut widths: Vec<usize> = head.iter().enumerate().map(wanted).collect();
-    let last = widths.pop().unwrap_or_default();
-    let gaps = widths.len();
-    let too_much = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
-    if let Some(name) = widths.first_mut() {
-        *name = name.saturating_sub(too_much).max(MIN_WIDTH.min(*name));
+    let (mut widths, mut used) = (Vec::new(), 0);
+    for (index, width) in head.iter().enumerate().map(wanted).enumerate() {
+        let gap = usize::from(index > 0);
+        let left = room.saturating_sub(used + gap);
+        let is_last = index + 1 == head.len();
+        let width = if is_last { left } else { width };
+        if width == 0 || width > left && index > 0 {
+            break;
+        }
+        used += width + gap;
+        widths.push(u16::try_from(width).unwrap_or(u16::MAX));
     }
-    let left = room.saturating_sub(widths.iter().sum::<usize>() + gaps);
-    widths.push(left.max(last.min(left)));
     widths
-        .into_iter()
-        .map(|width| u16::try_from(width).unwrap_or(u16::MAX))
-        .collect()
 }
 
 fn footer(model: &Model, paint: Paint) -> Line<'static> {

@@ -44,11 +44,12 @@ pub(crate) struct TopArguments {
 }
 
 /// Reads a time between two looks.
-pub(in crate::cli::client) fn interval(text: &str) -> Result<Duration, String> {
+fn interval(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|error| error.to_string())?;
-    match INTERVALS.contains(&time) {
-        true => Ok(time),
-        false => Err("it is not between 100ms and 1h".to_owned()),
+    if INTERVALS.contains(&time) {
+        Ok(time)
+    } else {
+        Err("it is not between 100ms and 1h".to_owned())
     }
 }
 

@@ -13,7 +13,7 @@ const MAX_FILTER: usize = 64;
 /// Rows of one page of the keys for pages.
 const PAGE: usize = 10;
 
-/// What the table shows.
+/// Page of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
     Backends,
@@ -62,7 +62,7 @@ pub(super) enum Command {
     Abort(u64),
 }
 
-/// What keys mean now.
+/// Meaning of the keys now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mode {
     Browse,

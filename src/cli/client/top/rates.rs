@@ -8,7 +8,7 @@ use crate::admin::view::{BackendView, ListenerView, PoolView, StatusView};
 /// Counters of one object. Bytes and connections come first, then what went wrong.
 type Totals = [u64; 5];
 
-/// What happens in a second.
+/// Growth in a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Rates {
     pub connections: f64,

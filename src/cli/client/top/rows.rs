@@ -227,7 +227,7 @@ fn pool(pool: &PoolView, rates: &RateTable) -> Row {
     }
 }
 
-/// What is special about a pool.
+/// Words for all that is special about a pool.
 fn remark(pool: &PoolView) -> String {
     let held = pool.discovery.iter().map(|set| set.state.as_str());
     let held = held.filter(|state| *state != "good").map(str::to_owned);

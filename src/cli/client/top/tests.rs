@@ -122,6 +122,10 @@ fn any_size_is_drawn() {
             screen(&model(keys), size);
         }
     }
+    // Columns without room are left out, names never.
+    let narrow = screen(&model(""), (40, 9));
+    assert_eq!(narrow[3], "BACKEND^ STATE WEIGHT LIVE BALANCE");
+    assert_eq!(narrow[4], "chat/n1  up         1  120    100%");
     let wide = screen(&model(""), (120, 9));
     assert!(wide[5].ends_with("refused by 10.0.0.2:80"), "{wide:?}");
 }
