@@ -51,7 +51,7 @@ pub(super) struct RequestOrigin {
     pub current: Arc<ArcSwap<EndpointGuard>>,
     /// Cancelled when the endpoint stops.
     pub stop: CancellationToken,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub secure: bool,
     pub client: Arc<EndpointConnection>,
 }
@@ -319,7 +319,8 @@ impl Api {
     }
 }
 
-/// What goes before some routes: an upgrade holds changes back, bytes are counted to the moment.
+/// Does what goes before some routes: an upgrade holds changes back, bytes are counted to the
+/// moment.
 async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
     if route.acts() && *route != ApiRoute::Upgrade {
         upgrade::refuse_change(server)?;

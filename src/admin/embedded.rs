@@ -163,7 +163,7 @@ mod tests {
         assert!(serde_json::from_slice::<serde_json::Value>(&description).is_ok());
     }
 
-    /// What a policy forbids would not work, and is found only in a browser.
+    /// A browser would refuse what the policy forbids, and nobody else would notice.
     #[test]
     fn the_page_has_nothing_inline() {
         let page = find("/").unwrap().unpack().unwrap();

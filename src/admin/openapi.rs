@@ -180,7 +180,7 @@ impl Operation {
             "responses": {
                 status: { "description": entry.about, "content": { kind: { "schema": schema } } },
                 "default": {
-                    "description": "What was wrong",
+                    "description": "What was wrong with the request",
                     "content": { "application/problem+json": { "schema": problem } },
                 },
             },

@@ -14,7 +14,7 @@ pub(super) enum ApiRoute {
     Metrics,
     /// A file of the dashboard.
     Asset(&'static Asset),
-    /// Whose the session is, or a login.
+    /// Shows the session, or begins one.
     Login,
     Logout,
     Index,

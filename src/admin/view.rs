@@ -508,10 +508,10 @@ pub(crate) struct ErrorView {
     pub title: String,
     #[serde(default)]
     pub status: u16,
-    /// What was wrong with this request.
+    /// Fault of this request.
     #[serde(default)]
     pub detail: String,
-    /// The same as `detail`.
+    /// Copy of `detail`.
     pub error: String,
     /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

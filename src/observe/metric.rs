@@ -106,6 +106,7 @@ macro_rules! counters {
         }
 
         impl $counters {
+            #[allow(clippy::too_many_arguments, reason = "one for each plain field of the struct")]
             fn zero($($plain: $type),*) -> $counters {
                 $counters { $($plain,)* $($field: std::sync::atomic::AtomicU64::new(0),)+ }
             }

@@ -1,4 +1,5 @@
-//! The description of the API against a running balancer: every field of every answer stands in it, as it is there.
+//! The description of the API against a running balancer: every field of every answer stands in
+//! it, as it is there.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Server-sent events of the admin endpoint: what is told, to whom, and how a stream ends and goes on.
+//! Server-sent events of the admin endpoint: what is told, to whom, and how a stream ends and
+//! goes on.
 
 use std::collections::VecDeque;
 

@@ -39,9 +39,9 @@ pub(crate) struct MemberView {
     pub id: String,
     /// Since its last sign of life.
     pub age_seconds: f64,
-    /// Its live connections on all backends.
+    /// Live connections on all backends.
     pub connections: u64,
-    /// It has applied all states of the operator that this member knows.
+    /// Whether it has applied all states of the operator that this member knows.
     pub up_to_date: bool,
 }
 

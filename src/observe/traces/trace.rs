@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn each_step_is_a_child_that_ends_where_the_next_begins() {
         let mut trace = begun(100);
-        let node = |name: &str| BackendCounters::new("chat".into(), name.into());
+        let node = |name: &str| BackendCounters::new("chat".into(), name.into(), Arc::default());
         trace.enter(Phase::Queue);
         trace.enter(Phase::Connect);
         trace.at_backend(&node("n1"));
