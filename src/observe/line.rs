@@ -518,6 +518,7 @@ pub(super) mod tests {
         );
         let whole = parsed(&LogLine {
             backend_tls: Some(TlsVersion::Tls13),
+            trace_id: Some(1),
             resumed: Some(&resumed),
             skipped: 1,
             ..line(&names)
