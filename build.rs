@@ -1,14 +1,20 @@
-//! Records in the binary from which commit, for which target and with which TLS libraries it is built,
-//! and puts the files of the dashboard into it.
+//! Records in the binary from which commit, for which target and with which TLS libraries it is
+//! built, and puts the files of the dashboard and the description of the API into it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 /// Names the commit where there is no git: `packaging/build` sets it.
 const COMMIT: &str = "EVENKEEL_COMMIT";
 /// Says `static` where only the last link is: `packaging/build` sets it.
 const LINKAGE: &str = "EVENKEEL_LINKAGE";
 
+/// The API in OpenAPI; made by a test of `src/admin/openapi.rs`.
+const DESCRIPTION: &str = "docs/reference/openapi.json";
 /// Built files of the dashboard.
 const DASHBOARD: &str = "dashboard/dist";
 
@@ -23,30 +29,40 @@ fn main() {
     record("EVENKEEL_RUSTLS", locked(&lock, "rustls"));
     record("EVENKEEL_AWS_LC_RS", locked(&lock, "aws-lc-rs"));
     record("EVENKEEL_AWS_LC_SYS", locked(&lock, "aws-lc-sys"));
-    if let Err(error) = embed_dashboard() {
-        println!("cargo:error={DASHBOARD}: {error}");
+    if let Err(error) = embed() {
+        println!("cargo::error={DASHBOARD} and {DESCRIPTION}: {error}");
     }
 }
 
-/// Writes the list of the dashboard's files, as `src/admin/dashboard.rs` includes it.
-fn embed_dashboard() -> std::io::Result<()> {
+/// Packs the files of the dashboard and the description of the API, and lists them as
+/// `src/admin/embedded.rs` includes them.
+fn embed() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed={DASHBOARD}");
-    let folder = std::env::current_dir()?.join(DASHBOARD);
-    let mut files = files_below(&folder)?;
+    println!("cargo:rerun-if-changed={DESCRIPTION}");
+    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default());
+    let mut files = files_below(Path::new(DASHBOARD))?;
     files.sort();
     let mut list = String::from("const FILES: &[(&str, &[u8])] = &[\n");
-    for file in files {
-        let name = file
-            .strip_prefix(&folder)
-            .unwrap_or(&file)
-            .display()
-            .to_string();
-        let path = file.display().to_string();
-        list += &format!("    ({name:?}, include_bytes!({path:?})),\n");
+    for (number, file) in files.iter().enumerate() {
+        let packed = target.join(format!("file{number}.gz"));
+        std::fs::write(&packed, pack(&std::fs::read(file)?)?)?;
+        let name = file.strip_prefix(DASHBOARD).unwrap_or(file);
+        list += &format!("    ({name:?}, include_bytes!({packed:?})),\n");
     }
-    list += "];\n";
-    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default());
-    std::fs::write(target.join("dashboard.rs"), list)
+    // Without its indents.
+    let description = std::fs::read_to_string(DESCRIPTION)?;
+    let description: String = description.lines().map(str::trim_start).collect();
+    let packed = target.join("openapi.gz");
+    std::fs::write(&packed, pack(description.as_bytes())?)?;
+    list += &format!("];\nconst DESCRIPTION: &[u8] = include_bytes!({packed:?});\n");
+    std::fs::write(target.join("embedded.rs"), list)
+}
+
+/// Packs without a time or a name: the same bytes every time.
+fn pack(contents: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+    packer.write_all(contents)?;
+    packer.finish()
 }
 
 fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {

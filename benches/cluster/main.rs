@@ -73,7 +73,7 @@ fn drawing() -> String {
         &BALANCERS,
         &[
             chart::Panel {
-                title: "70 connections that come and go",
+                title: "40 connections that come and go",
                 lines: lines(&sparse),
             },
             chart::Panel {

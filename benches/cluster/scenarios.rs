@@ -16,7 +16,7 @@ pub struct Sparse {
 
 impl Sparse {
     pub const USUAL: Sparse = Sparse {
-        live: 70.0,
+        live: 40.0,
         mean_stay: 60.0,
         seconds: 600.0,
     };

@@ -23,7 +23,7 @@ use super::refusals::RefusalTotals;
 use super::reply::{self, ApiError, Reply, json, reply, streamed};
 use super::route::ApiRoute;
 use super::sessions::Sessions;
-use super::view::{ListenerView, PoolView, ReloadView};
+use super::view::{ListenersView, PoolsView, ReloadView};
 use super::{connections, directory, jobs, login, metrics, plan, rules, snapshot, upgrade};
 use crate::server::jobs::JobAction;
 use crate::server::{Condition, Server};
@@ -51,7 +51,7 @@ pub(super) struct RequestOrigin {
     pub current: Arc<ArcSwap<EndpointGuard>>,
     /// Cancelled when the endpoint stops.
     pub stop: CancellationToken,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub secure: bool,
     pub client: Arc<EndpointConnection>,
 }
@@ -66,8 +66,9 @@ struct AdmittedRequest<'a> {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ReloadBody {
+pub(super) struct ReloadBody {
     /// Conditions that the reload must meet, or it is not done.
     #[serde(default, rename = "if")]
     conditions: Vec<String>,
@@ -221,19 +222,21 @@ impl Api {
                 let page = metrics::page(server, &self.state.refused, shows_backends, format);
                 Ok(streamed(format.content_type(), page))
             }
-            ApiRoute::Asset(asset) => Ok(asset.answer(&request.head.headers)),
+            ApiRoute::Asset(asset) | ApiRoute::OpenApi(asset) => {
+                asset.answer(&request.head.headers)
+            }
             ApiRoute::Index => Ok(json(ok, &directory::index())),
-            ApiRoute::OpenApi => Ok(reply(ok, "application/json", directory::DESCRIPTION)),
             ApiRoute::Events => self.events(request),
+            ApiRoute::FilePlan => plan::plan_of_file(server, &self.plans).await,
             ApiRoute::Configuration => configuration(server, &request.head.headers),
             ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {
-                let listeners: Vec<ListenerView> = snapshot::listeners(server);
-                Ok(json(ok, &serde_json::json!({ "listeners": listeners })))
+                let listeners = snapshot::listeners(server);
+                Ok(json(ok, &ListenersView { listeners }))
             }
             ApiRoute::Pools => {
-                let pools: Vec<PoolView> = snapshot::pools(server);
-                Ok(json(ok, &serde_json::json!({ "pools": pools })))
+                let pools = snapshot::pools(server);
+                Ok(json(ok, &PoolsView { pools }))
             }
             ApiRoute::Pool(name) => {
                 let pool = operate::find_pool(server, &name)?;
@@ -316,7 +319,8 @@ impl Api {
     }
 }
 
-/// What goes before some routes: an upgrade holds changes back, bytes are counted to the moment.
+/// Does what goes before some routes: an upgrade holds changes back, bytes are counted to the
+/// moment.
 async fn prepare(server: &Server, route: &ApiRoute) -> Result<(), ApiError> {
     if route.acts() && *route != ApiRoute::Upgrade {
         upgrade::refuse_change(server)?;

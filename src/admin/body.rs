@@ -22,6 +22,7 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Body of a change without parameters.
 #[derive(Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmptyBody {}
 

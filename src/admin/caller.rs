@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::guard::AdminGuard;
 use super::reply::ApiError;
 use super::rules;
-use super::sessions::{Session, Sessions};
+use super::sessions::{BrowserSession, Sessions};
 use super::tokens::{Token, TokenHolder};
 
 #[derive(Clone)]
@@ -15,7 +15,7 @@ pub(super) enum Caller {
     /// The endpoint asks for no token.
     Anyone,
     Bearer(Arc<Token>),
-    Browser(Arc<Session>),
+    Browser(Arc<BrowserSession>),
 }
 
 impl Caller {

@@ -11,7 +11,7 @@ use tracing::info;
 use super::body::{ApiBody, EmptyBody, read_json};
 use super::query::{Listing, SortKey};
 use super::reply::{ApiError, Reply, json};
-use super::view::ClosedView;
+use super::view::{ClosedView, ConnectionsView};
 use super::{filter_names, snapshot};
 use crate::relay::{CloseFrame, ConnectionInfo, Cursor, Filter, MAX_PAGE, TablePage};
 use crate::server::Server;
@@ -22,13 +22,34 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
         from,
         sort,
         limit,
+        counts,
     } = Listing::parse(query.unwrap_or_default()).map_err(ApiError::bad_request)?;
     filter_names::verify(server, &filter).await?;
+    let matching = if counts {
+        Some(count(server, &filter).await)
+    } else {
+        None
+    };
     let page = match sort {
         None => server.relay().list(filter, from, limit).await,
         Some(sort) => first(server, filter, sort, limit).await,
     };
-    Ok(json(StatusCode::OK, &snapshot::connections(server, &page)))
+    let view = ConnectionsView {
+        matching,
+        ..snapshot::connections(server, &page)
+    };
+    Ok(json(StatusCode::OK, &view))
+}
+
+/// Counts the connections that match, as an operator wants to know before closing them.
+async fn count(server: &Server, filter: &Filter) -> u64 {
+    let (mut count, mut from) = (0, Some(Cursor::default()));
+    while let Some(cursor) = from {
+        let page = server.relay().list(filter.clone(), cursor, MAX_PAGE).await;
+        count += page.connections.len() as u64;
+        from = page.next;
+    }
+    count
 }
 
 /// Reads the whole table and keeps the first `limit`.

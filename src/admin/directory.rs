@@ -22,9 +22,6 @@ const fn route(method: &'static str, path: &'static str, about: &'static str) ->
 /// Path of the description of the API.
 pub(super) const OPENAPI: &str = "/api/v1/openapi.json";
 
-/// The description. It is made of the views by a test, so that the binary holds text alone.
-pub(super) const DESCRIPTION: &str = include_str!("../../docs/reference/openapi.json");
-
 pub(super) const ROUTES: &[RouteEntry] = &[
     route("GET", "/api/v1/", "This list of routes"),
     route("GET", OPENAPI, "Description of this API in OpenAPI 3.1"),
@@ -33,6 +30,11 @@ pub(super) const ROUTES: &[RouteEntry] = &[
         "GET",
         "/api/v1/configuration",
         "Text and version of the configuration in force",
+    ),
+    route(
+        "GET",
+        "/api/v1/configuration/plan",
+        "Effect that a reload of the file would have now",
     ),
     route(
         "GET",
@@ -85,6 +87,11 @@ pub(super) const ROUTES: &[RouteEntry] = &[
         "PUT",
         "/api/v1/pools/{pool}/backends/{backend}/weight",
         "Set the weight of a backend",
+    ),
+    route(
+        "POST",
+        "/api/v1/pools/{pool}/backends/{backend}/weight",
+        "The same, for clients without PUT",
     ),
     route(
         "GET",

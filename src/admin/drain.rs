@@ -21,6 +21,7 @@ pub(crate) const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Body of a drain. Members that are given replace those of the pool's `drain`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrainBody {
     rate: Option<String>,
@@ -34,6 +35,7 @@ pub(super) struct DrainBody {
 
 /// Body of `POST /api/v1/connections/close` and `/move`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilterBody {
     #[serde(default)]
@@ -49,6 +51,7 @@ pub(super) struct FilterBody {
 
 /// Close frame of a body.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct CloseBody {
     code: Option<u16>,

@@ -10,12 +10,13 @@ use super::body::{ApiBody, EmptyBody, read_json};
 use super::caller::Caller;
 use super::guard::AdminGuard;
 use super::reply::{ApiError, Reply, json};
-use super::sessions::{Session, Sessions, no_cookie};
+use super::sessions::{BrowserSession, Sessions, no_cookie};
 use super::view::LoginView;
 use crate::net::Peer;
 
 /// Body of a login.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct LoginBody {
     token: String,
@@ -87,6 +88,7 @@ fn view(guard: &AdminGuard, caller: Option<&Caller>) -> LoginView {
         role: role.map(str::to_owned),
         backend: holder.and_then(|one| Some(one.backend()?.to_string())),
         csrf: session.map(|session| session.csrf.clone()),
-        left_seconds: session.map(|session: &std::sync::Arc<Session>| session.left().as_secs()),
+        left_seconds: session
+            .map(|session: &std::sync::Arc<BrowserSession>| session.left().as_secs()),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A request passes `rules` (who may ask), `route` (what is asked) and `api`, which answers it.
 //! `operate`, `jobs`, `connections` and `plan` do what is asked; `drain` and `filter` decode it.
+//! `caller` and `sessions` say by which right, `events` tells viewers what changes, `embedded` has
+//! the page of the endpoint, `directory` the list of routes, of which OpenAPI is made.
 //! `snapshot` fills the JSON of `view`, and `metrics` writes it as Prometheus text. The endpoints
 //! follow reloads: a new address is bound before the old one is closed, rules and tokens change in
 //! place.
@@ -11,9 +13,9 @@ mod body;
 mod caller;
 mod cluster;
 mod connections;
-mod dashboard;
 mod directory;
 mod drain;
+mod embedded;
 mod endpoint;
 mod endpoint_connections;
 mod endpoints;
@@ -24,6 +26,8 @@ mod guard;
 mod jobs;
 mod login;
 mod metrics;
+#[cfg(test)]
+mod openapi;
 mod operate;
 mod page_body;
 mod plan;

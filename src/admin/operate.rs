@@ -14,6 +14,7 @@ use super::body::{ApiBody, EmptyBody, read_json};
 use super::drain::DrainBody;
 use super::reply::{ApiError, Reply, json};
 use super::route::{BackendPath, ListenerAction};
+use super::view::AcceptedView;
 use super::{cluster, jobs, snapshot};
 use crate::base::units::parse_duration;
 use crate::cluster::{OperatorValue, SharedDrain};
@@ -37,10 +38,12 @@ pub(super) struct Operations {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct WeightBody {
+pub(super) struct WeightBody {
     /// `null`: the configured weight. The member is required: an empty body changes nothing.
     #[serde(deserialize_with = "Option::deserialize")]
+    #[cfg_attr(test, schemars(required, range(max = 256), extend("type" = ["integer", "null"])))]
     weight: Option<u16>,
 }
 
@@ -209,7 +212,11 @@ pub(super) async fn accept_discovery(
         return Err(ApiError::new(StatusCode::CONFLICT, message));
     };
     info!(pool = %pool.name(), backends, left, "operator accepts an answer of discovery");
-    let view = serde_json::json!({ "pool": name, "before": backends, "accepted": left });
+    let view = AcceptedView {
+        pool: name.to_owned(),
+        before: backends as u64,
+        accepted: left as u64,
+    };
     Ok(json(StatusCode::OK, &view))
 }
 

@@ -1,11 +1,11 @@
-//! `POST /api/v1/plan`: preview of a reload of the text in the body. No file that the text names is
+//! Preview of a reload: of the text in the body, or of the file. No file that the text names is
 //! opened, or a caller could learn which files there are on this machine.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{ApiBody, read_json_of};
 use super::reply::{ApiError, Reply, json};
@@ -20,24 +20,40 @@ const MAX_PLAN_BYTES: usize = 16 << 20;
 pub(super) const MAX_PLANS: usize = 1;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct PlanBody {
+pub(super) struct PlanBody {
     /// Text of a configuration file.
     configuration: String,
 }
 
+/// Previews a reload of the text in the body.
 pub(super) async fn plan(
     server: &Arc<Server>,
     plans: &Semaphore,
     body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
-    let busy = |_| {
-        let message = "another plan is being made; ask again";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
-    };
-    let _permit = plans.try_acquire().map_err(busy)?;
+    let _permit = permit(plans)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
-    match server.plan(configuration).await {
+    preview(server, Some(configuration)).await
+}
+
+/// Previews a reload of the file as it is now.
+pub(super) async fn plan_of_file(
+    server: &Arc<Server>,
+    plans: &Semaphore,
+) -> Result<Reply, ApiError> {
+    let _permit = permit(plans)?;
+    preview(server, None).await
+}
+
+fn permit(plans: &Semaphore) -> Result<SemaphorePermit<'_>, ApiError> {
+    let busy = |_| ApiError::later("another plan is being made; ask again");
+    plans.try_acquire().map_err(busy)
+}
+
+async fn preview(server: &Arc<Server>, text: Option<String>) -> Result<Reply, ApiError> {
+    match server.plan(text).await {
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
         Err(errors) => {
             let message = "the configuration has errors";

@@ -11,7 +11,7 @@ use crate::relay::{Cursor, Filter, MAX_PAGE};
 pub(crate) const DEFAULT_LIMIT: usize = 100;
 
 /// Parameters beside the conditions of a filter.
-const PAGE_PARAMETERS: [&str; 3] = ["sort", "limit", "cursor"];
+const PAGE_PARAMETERS: [&str; 4] = ["sort", "limit", "cursor", "count"];
 
 /// Order of a listing: the largest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Listing {
     pub sort: Option<SortKey>,
     /// 1 to [`MAX_PAGE`].
     pub limit: usize,
+    /// Whether all that match are counted.
+    pub counts: bool,
 }
 
 impl Listing {
@@ -44,6 +46,7 @@ impl Listing {
             from: Cursor::default(),
             sort: None,
             limit: DEFAULT_LIMIT,
+            counts: false,
         };
         let mut seen = Vec::new();
         // At most one more than there are parameters: the first unknown or repeated one ends it.
@@ -69,6 +72,7 @@ impl Listing {
             "sort" => sort(&value).map(|sort| self.sort = Some(sort)),
             "limit" => limit(&value).map(|limit| self.limit = limit),
             "cursor" => cursor(&value).map(|cursor| self.from = cursor),
+            "count" => count(&value).map(|counts| self.counts = counts),
             _ => match set_condition(&mut self.filter, name, &value) {
                 Ok(false) => return Err(unknown(name)),
                 read => read.map(drop),
@@ -103,6 +107,10 @@ fn limit(value: &str) -> Result<usize, String> {
     limit.ok_or_else(|| format!("a number from 1 to {MAX_PAGE}"))
 }
 
+fn count(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| "true or false".to_owned())
+}
+
 fn cursor(value: &str) -> Result<Cursor, String> {
     let number = value.parse().map(Cursor::from_number);
     number.map_err(|_| "the number that was next in the page before".to_owned())
@@ -127,7 +135,9 @@ mod tests {
             from,
             sort,
             limit,
+            counts,
         } = Listing::parse("").unwrap();
+        assert!(!counts);
         assert_eq!(sort, None);
         assert_eq!((from, limit), (Cursor::default(), 100));
         assert_eq!(format!("{filter:?}"), format!("{:?}", Filter::default()));

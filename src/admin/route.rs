@@ -4,7 +4,7 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::dashboard::{self, Asset};
+use super::embedded::{self, Asset};
 use crate::pool::OperatorState;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +14,16 @@ pub(super) enum ApiRoute {
     Metrics,
     /// A file of the dashboard.
     Asset(&'static Asset),
-    /// Whose the session is, or a login.
+    /// Shows the session, or begins one.
     Login,
     Logout,
     Index,
-    OpenApi,
+    OpenApi(&'static Asset),
     Events,
     /// The text in force.
     Configuration,
+    /// Effect of a reload of the file as it is now.
+    FilePlan,
     Status,
     Listeners,
     Pools,
@@ -84,9 +86,10 @@ impl ApiRoute {
             backend: backend.into(),
         };
         match segments.as_slice() {
-            ["openapi.json"] => Some(ApiRoute::OpenApi),
+            ["openapi.json"] => embedded::description().map(ApiRoute::OpenApi),
             ["events"] => Some(ApiRoute::Events),
             ["configuration"] => Some(ApiRoute::Configuration),
+            ["configuration", "plan"] => Some(ApiRoute::FilePlan),
             ["status"] => Some(ApiRoute::Status),
             ["listeners"] => Some(ApiRoute::Listeners),
             ["listeners", name, word] => Some(ApiRoute::OperateListener(
@@ -126,7 +129,7 @@ impl ApiRoute {
             "/api/v1" => Some(ApiRoute::Index),
             "/login" => Some(ApiRoute::Login),
             "/logout" => Some(ApiRoute::Logout),
-            _ => ApiRoute::parse_probe(path).or_else(|| dashboard::find(path).map(ApiRoute::Asset)),
+            _ => ApiRoute::parse_probe(path).or_else(|| embedded::find(path).map(ApiRoute::Asset)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sessions of browsers, which cannot keep a token safe: a login exchanges it for a cookie.
 //!
-//! The cookie is HttpOnly and SameSite=Strict. A change needs a value beside it that no foreign page
-//! can read. Sessions live in memory: after a restart or an upgrade one logs in again.
+//! The cookie is HttpOnly and SameSite=Strict. A change needs a value beside it that no foreign
+//! page can read. Sessions live in memory: after a restart or an upgrade one logs in again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ pub(super) const CSRF_HEADER: &str = "x-csrf-token";
 
 /// Sessions of the endpoint, the oldest first.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<Vec<Arc<Session>>>);
+pub(super) struct Sessions(Mutex<Vec<Arc<BrowserSession>>>);
 
 /// A browser's session.
-pub(super) struct Session {
+pub(super) struct BrowserSession {
     id: String,
     pub csrf: String,
     pub token: Arc<Token>,
@@ -40,8 +40,8 @@ impl Sessions {
     ///
     /// # Errors
     /// The system has no random bytes.
-    pub(super) fn begin(&self, token: Arc<Token>) -> Result<Arc<Session>, ApiError> {
-        let session = Arc::new(Session {
+    pub(super) fn begin(&self, token: Arc<Token>) -> Result<Arc<BrowserSession>, ApiError> {
+        let session = Arc::new(BrowserSession {
             id: secret()?,
             csrf: secret()?,
             token,
@@ -57,7 +57,7 @@ impl Sessions {
     }
 
     /// Finds the session whose cookie `name` a request has.
-    pub(super) fn find(&self, headers: &HeaderMap, name: &str) -> Option<Arc<Session>> {
+    pub(super) fn find(&self, headers: &HeaderMap, name: &str) -> Option<Arc<BrowserSession>> {
         let id = cookie(headers, name)?;
         let sessions = self.lock();
         let found = sessions.iter().find(|one| same(&one.id, id));
@@ -65,22 +65,22 @@ impl Sessions {
     }
 
     /// Whether a session goes on.
-    pub(super) fn has(&self, session: &Arc<Session>) -> bool {
+    pub(super) fn has(&self, session: &Arc<BrowserSession>) -> bool {
         let is_listed = self.lock().iter().any(|one| Arc::ptr_eq(one, session));
         is_listed && !session.left().is_zero()
     }
 
-    pub(super) fn end(&self, session: &Arc<Session>) {
+    pub(super) fn end(&self, session: &Arc<BrowserSession>) {
         self.lock().retain(|one| !Arc::ptr_eq(one, session));
     }
 
     /// Locks the sessions; nothing panics while they are locked.
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<BrowserSession>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Session {
+impl BrowserSession {
     /// Time until it ends.
     pub(super) fn left(&self) -> Duration {
         self.ends_at.saturating_duration_since(Instant::now())

@@ -328,6 +328,7 @@ pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView 
         connections: page.connections.iter().map(connection).collect(),
         next: page.next.map(Cursor::to_number),
         live: server.relay().live(),
+        matching: None,
     }
 }
 

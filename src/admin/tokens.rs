@@ -120,7 +120,7 @@ impl TokenHolder {
         route: &ApiRoute,
         of_job: impl FnOnce(&str) -> Option<BackendName>,
     ) -> Result<(), ApiError> {
-        if matches!(route, ApiRoute::Configuration) {
+        if matches!(route, ApiRoute::Configuration | ApiRoute::FilePlan) {
             return self.may_read_text();
         }
         // A plan only says what a reload would do.

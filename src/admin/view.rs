@@ -20,6 +20,7 @@ pub(crate) use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct StatusView {
     pub version: String,
     pub process: ProcessView,
@@ -43,6 +44,7 @@ pub(crate) struct StatusView {
 
 /// Upgrades of the process, and of those before it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct UpgradeView {
     #[serde(flatten)]
     pub totals: UpgradeTotals,
@@ -57,7 +59,9 @@ pub(crate) struct UpgradeView {
     pub predecessor: Option<PredecessorView>,
 }
 
+/// Process that has handed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PredecessorView {
     pub process: u32,
     pub version: String,
@@ -67,6 +71,7 @@ pub(crate) struct PredecessorView {
 
 /// `POST /api/v1/upgrade`: the process that serves now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct UpgradedView {
     pub process: u32,
     pub version: String,
@@ -74,7 +79,9 @@ pub(crate) struct UpgradedView {
     pub left: u64,
 }
 
+/// This process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ProcessView {
     pub id: u32,
     /// False once it is stopping, or about to.
@@ -119,7 +126,9 @@ values! {
     }
 }
 
+/// Configuration in force, and the reloads so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ConfigurationView {
     pub file: String,
     /// 1 at start; grows by 1 with every reload that is applied.
@@ -139,12 +148,15 @@ pub(crate) struct ConfigurationView {
 
 /// Access log, or the process's own log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LogView {
     /// Lines lost since the start.
     pub dropped: u64,
 }
 
+/// Listener with its counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ListenerView {
     pub name: String,
     /// Real address: with `bind = "...:0"`, the port that was given.
@@ -167,6 +179,7 @@ pub(crate) struct ListenerView {
 
 /// Refusals for one reason: `denied`, the key of a limit, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RefusalView {
     pub reason: String,
     pub count: u64,
@@ -174,6 +187,7 @@ pub(crate) struct RefusalView {
 
 /// Connections that ended in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct EndView {
     pub side: String,
     pub phase: String,
@@ -181,7 +195,9 @@ pub(crate) struct EndView {
     pub count: u64,
 }
 
+/// Certificate in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct CertificateView {
     /// Path of the file.
     pub cert: String,
@@ -192,7 +208,9 @@ pub(crate) struct CertificateView {
     pub days_left: i64,
 }
 
+/// Pool with its counters and backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PoolView {
     pub name: String,
     pub balance: String,
@@ -221,8 +239,34 @@ pub(crate) struct PoolView {
     pub backends: Vec<BackendView>,
 }
 
+/// `GET /api/v1/listeners`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ListenersView {
+    pub listeners: Vec<ListenerView>,
+}
+
+/// `GET /api/v1/pools`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct PoolsView {
+    pub pools: Vec<PoolView>,
+}
+
+/// `POST /api/v1/pools/POOL/discover/accept`: the answer of discovery that was believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct AcceptedView {
+    pub pool: String,
+    /// Backends before it.
+    pub before: u64,
+    /// Backends of the answer.
+    pub accepted: u64,
+}
+
 /// Discovered set of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DiscoveryView {
     /// Name of the source, such as `consul web`.
     pub source: String,
@@ -246,12 +290,14 @@ pub(crate) struct DiscoveryView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DiscoveryErrorView {
     pub reason: String,
     pub count: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct FileErrorView {
     /// Purpose of the files: `tls` or `sticky`.
     pub kind: String,
@@ -259,12 +305,15 @@ pub(crate) struct FileErrorView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LookupView {
     pub name: String,
     pub error: String,
 }
 
+/// Backend with its counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct BackendView {
     pub pool: String,
     pub name: String,
@@ -306,6 +355,7 @@ pub(crate) struct BackendView {
 
 /// Answer to `ready`, `drain`, `maint` and `weight`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct OperatedView {
     /// No connection is left on it.
     pub empty: bool,
@@ -330,6 +380,7 @@ impl OperatedView {
 
 /// Answer to `drain` and `ready` of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct OperatedListenerView {
     /// No connection or request is left on it.
     pub empty: bool,
@@ -350,6 +401,7 @@ impl OperatedListenerView {
 
 /// Job that ends or moves connections at a rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct JobView {
     pub id: u64,
     /// Origin: `operator`, or `health` by `failover` of the pool.
@@ -376,23 +428,29 @@ pub(crate) struct JobView {
 
 /// `GET /api/v1/jobs`: those that run and the latest that are over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct JobsView {
     pub jobs: Vec<JobView>,
 }
 
 /// `GET /api/v1/connections`: a page of the established connections, without those in set-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ConnectionsView {
     pub connections: Vec<ConnectionView>,
     /// `cursor` of the next page; `null`: that was all.
     pub next: Option<u64>,
     /// Established connections in all, whatever was asked for.
     pub live: u64,
+    /// Those that match the filter, where `count=true` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching: Option<u64>,
 }
 
 /// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the
 /// client, and may hold any character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ConnectionView {
     /// As in the access log.
     pub id: u64,
@@ -423,12 +481,14 @@ pub(crate) struct ConnectionView {
 
 /// Answer to `DELETE /api/v1/connections/ID`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ClosedView {
     pub closed: u64,
 }
 
 /// Answer to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ReloadView {
     /// Changes as sentences; empty when nothing differed.
     pub summary: Vec<String>,
@@ -438,6 +498,7 @@ pub(crate) struct ReloadView {
 
 /// Any answer that is not a success: problem details as of RFC 9457, and the fields beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ErrorView {
     /// `about:blank`: the status says which problem it is.
     #[serde(default, rename = "type")]
@@ -447,10 +508,10 @@ pub(crate) struct ErrorView {
     pub title: String,
     #[serde(default)]
     pub status: u16,
-    /// What was wrong with this request.
+    /// Fault of this request.
     #[serde(default)]
     pub detail: String,
-    /// The same as `detail`.
+    /// Copy of `detail`.
     pub error: String,
     /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -26,8 +26,10 @@ const MAX_DRAWS: usize = 32;
 /// An algorithm and its nodes.
 #[derive(Debug)]
 pub struct Picker {
-    /// For algorithms by hash: where a key belongs.
+    /// Where a key belongs: for algorithms by hash, and beside another algorithm.
     table: Option<Maglev>,
+    /// Every pick asks the table first.
+    picks_by_hash: bool,
     ranking: Mutex<Ranking>,
 }
 
@@ -68,14 +70,23 @@ impl Picker {
     /// `table`: of the same nodes, in the same order.
     pub fn hash(nodes: &impl Nodes, table: Maglev) -> Self {
         Picker {
+            picks_by_hash: true,
+            ..Picker::new(Ranking::Hash(Forest::new(nodes.count())), nodes).with_table(table)
+        }
+    }
+
+    /// Adds a table of the same nodes, in the same order, for [`Picker::take_by_hash`].
+    pub fn with_table(self, table: Maglev) -> Self {
+        Picker {
             table: Some(table),
-            ..Picker::new(Ranking::Hash(Forest::new(nodes.count())), nodes)
+            ..self
         }
     }
 
     fn new(ranking: Ranking, nodes: &impl Nodes) -> Self {
         let picker = Picker {
             table: None,
+            picks_by_hash: false,
             ranking: Mutex::new(ranking),
         };
         picker.sync(nodes);
@@ -92,11 +103,38 @@ impl Picker {
         request: &Pick<'_>,
         mut take: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
+        if self.picks_by_hash {
+            return self.take_by_hash(nodes, request, take);
+        }
+        self.take_ranked(nodes, request, &mut take)
+    }
+
+    /// As [`Picker::take`], by the hash that is the request's `entropy`, if there is a table.
+    pub fn take_by_hash<T>(
+        &self,
+        nodes: &impl Nodes,
+        request: &Pick<'_>,
+        mut take: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
         if let Some(table) = &self.table
             && let Some(taken) = self.take_by(table, nodes, request, &mut take)
         {
             return Some(taken);
         }
+        self.take_ranked(nodes, request, &mut take)
+    }
+
+    /// The node that a hash belongs to, whether it can be picked or not.
+    pub fn home(&self, hash: u64) -> Option<usize> {
+        self.table.as_ref()?.at(hash)
+    }
+
+    fn take_ranked<T>(
+        &self,
+        nodes: &impl Nodes,
+        request: &Pick<'_>,
+        take: &mut impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
         let mut ranking = self.lock();
         ranking.leave_out(nodes, request.without);
         let taken = loop {
@@ -128,7 +166,8 @@ impl Picker {
             if request.allows(index, nodes.node(index))
                 && let Some(taken) = take(index)
             {
-                if nodes.node(index).weight == 0 {
+                // A hash has no loads in its order.
+                if !self.picks_by_hash || nodes.node(index).weight == 0 {
                     self.update(nodes, index);
                 }
                 return Some(taken);

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{StoreExchange, StoredTable};
+use super::exchange::{OwnNumbers, StoreExchange, StoredTable};
 use super::operator::{Merged, OperatorKey, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::ClusterShared;
@@ -57,6 +57,7 @@ pub(super) struct Driver {
     shared: Arc<ClusterShared>,
     store: Store,
     exchange: StoreExchange,
+    sources_key: [u8; 16],
     secret: ClusterSecret,
     requests: mpsc::Receiver<SetRequest>,
     retries: Backoff,
@@ -80,7 +81,13 @@ impl Driver {
         requests: mpsc::Receiver<SetRequest>,
     ) -> Driver {
         let (settings, now) = (Arc::clone(&shared.settings), Instant::now());
-        let kept = shared.table().digest();
+        // States that are known already are in no file of these settings yet.
+        let is_empty = shared.table().entries().is_empty();
+        let kept = if is_empty {
+            shared.table().digest()
+        } else {
+            [0; 16]
+        };
         Driver {
             exchange: StoreExchange::new(
                 &shared.id,
@@ -89,6 +96,7 @@ impl Driver {
                 secret.clone(),
             ),
             store: Store::new(settings),
+            sources_key: secret.hash_key("sources"),
             secret,
             requests,
             retries: Backoff::new(FIRST_RETRY, MAX_RETRY),
@@ -170,14 +178,9 @@ impl Driver {
         if !self.store.is_connected() {
             self.exchange.restart(now);
         }
-        let shares_loads = self.shared.shares(Share::Load) || self.shared.shares(Share::Drain);
-        let loads = if shares_loads {
-            self.shared.host.loads()
-        } else {
-            Vec::new()
-        };
+        let own = self.own_numbers();
         let digest = self.shared.table().digest();
-        let commands = self.exchange.first_round(loads, digest, now);
+        let commands = self.exchange.first_round(own, digest, now);
         let answers = self.store.call_all(&commands).await?;
         let round = self.exchange.first_answers(answers, Instant::now())?;
         let commands = self.exchange.second_round(&round);
@@ -194,12 +197,24 @@ impl Driver {
         }
     }
 
+    fn own_numbers(&self) -> OwnNumbers {
+        let (host, mut own) = (&self.shared.host, OwnNumbers::default());
+        if self.shared.shares(Share::Load) || self.shared.shares(Share::Drain) {
+            own.loads = host.loads();
+        }
+        if self.shared.shares(Share::Limits) {
+            own.sources = host.sources(self.sources_key, self.members);
+        }
+        own
+    }
+
     /// Merges the states in the store with those that are known, and writes back what it lacks.
     async fn merge(&mut self, stored: &StoredTable) -> Result<(), StoreError> {
         for (key, entry) in &stored.entries {
             self.shared.take(key, entry);
         }
-        let missing = self.shared.table().missing_in(&stored.entries);
+        let mut missing = self.shared.table().missing_in(&stored.entries);
+        missing.retain(|(key, _)| !stored.is_foreign(key));
         if missing.is_empty() {
             return Ok(());
         }
@@ -283,6 +298,10 @@ impl Driver {
             shared
                 .host
                 .take_loads(&self.exchange.members.loads(), members);
+            if shared.shares(Share::Limits) {
+                let sources = self.exchange.members.sources();
+                shared.host.take_sources(self.sources_key, sources);
+            }
         }
         if shared.shares(Share::Operator) {
             shared.host.reconcile(&shared.values());

@@ -4,7 +4,7 @@
 //! the first has shown to be new. Whatever is not sealed with the cluster's secret is counted and
 //! left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::keys::{SET_IF_SAME, StoreKeys};
@@ -47,6 +47,15 @@ pub(super) struct StoreExchange {
     pub rejected: u64,
 }
 
+/// Numbers of this member.
+#[derive(Debug, Default)]
+pub(super) struct OwnNumbers {
+    /// Live connections of each backend.
+    pub loads: Vec<(String, u32)>,
+    /// Connections of sources that have many.
+    pub sources: Vec<(u64, u32)>,
+}
+
 /// Questions of the second round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SecondRound {
@@ -65,6 +74,15 @@ pub(super) struct StoredTable {
     pub entries: BTreeMap<OperatorKey, OperatorEntry>,
     /// Each field as it is there, whoever has written it.
     raw: BTreeMap<String, Vec<u8>>,
+    /// Fields that a member of another version has written.
+    foreign: BTreeSet<OperatorKey>,
+}
+
+impl StoredTable {
+    /// Whether a member of another version has written the field: it knows what stands above.
+    pub(super) fn is_foreign(&self, key: &OperatorKey) -> bool {
+        self.foreign.contains(key)
+    }
 }
 
 impl StoreExchange {
@@ -100,14 +118,14 @@ impl StoreExchange {
         self.mark = None;
     }
 
-    /// Commands of the first round. `loads`: live connections of each backend.
+    /// Commands of the first round.
     pub(super) fn first_round(
         &mut self,
-        loads: Vec<(String, u32)>,
+        own: OwnNumbers,
         operator: [u8; 16],
         now: Instant,
     ) -> Vec<Vec<u8>> {
-        let (names, loads): (Vec<_>, Vec<_>) = loads.into_iter().unzip();
+        let (names, loads): (Vec<_>, Vec<_>) = own.loads.into_iter().unzip();
         if names != self.names.names() {
             self.names = BackendNames::new(names);
             self.names_due = now;
@@ -115,6 +133,7 @@ impl StoreExchange {
         self.seq += 1;
         let mut report = MemberReport::new(self.boot, self.seq, self.names.digest(), loads);
         report.operator = operator;
+        report.sources = own.sources;
         let own = self.keys.member(&self.id);
         let sealed = self.secret.seal(&place(&self.id), &report.encode());
         self.asked = self.listed.keys().cloned().collect();
@@ -306,15 +325,18 @@ impl StoreExchange {
 
     fn hear(&mut self, id: &str, answer: RespValue, now: Instant) {
         match answer {
-            RespValue::Bytes(sealed) => match self.open(id, &sealed) {
-                Some(report) => {
-                    let heard = self.members.hear(id, report, now);
-                    if heard == Heard::Joined {
-                        tracing::info!(member = id, "a balancer is in the cluster");
-                    }
+            RespValue::Bytes(sealed) => {
+                let Some(bytes) = self.secret.open(&place(id), &sealed) else {
+                    self.rejected += 1;
+                    return;
+                };
+                // One of another version is not understood, and no stranger's.
+                let report = MemberReport::decode(bytes);
+                let heard = report.map(|report| self.members.hear(id, report, now));
+                if heard == Some(Heard::Joined) {
+                    tracing::info!(member = id, "a balancer is in the cluster");
                 }
-                None => self.rejected += 1,
-            },
+            }
             // It has left, or the store has lost it: its time runs.
             RespValue::Null => {}
             _ => self.rejected += 1,
@@ -366,13 +388,17 @@ impl StoreExchange {
     fn keep(&mut self, table: &mut StoredTable, field: String, sealed: Vec<u8>) {
         let key = OperatorKey::parse(&field);
         let opened = self.secret.open(&operator_place(&field), &sealed);
-        let entry = key.as_ref().zip(opened);
-        let entry = entry.and_then(|(key, bytes)| OperatorEntry::decode(bytes, key.field));
-        match key.zip(entry) {
-            Some((key, entry)) => {
-                table.entries.insert(key, entry);
+        if let Some((key, bytes)) = key.zip(opened) {
+            match OperatorEntry::decode(bytes, key.field) {
+                Some(entry) => {
+                    table.entries.insert(key, entry);
+                }
+                None => {
+                    table.foreign.insert(key);
+                }
             }
-            None => self.rejected += 1,
+        } else {
+            self.rejected += 1;
         }
         table.raw.insert(field, sealed);
     }

@@ -36,11 +36,26 @@ impl StoreKeys {
         format!("{}op", self.prefix)
     }
 
-    /// Number that changes whenever that hash does.
+    /// Backend of a client.
+    pub(super) fn client(&self, place: &str) -> String {
+        format!("{}{place}", self.prefix)
+    }
+
+    /// Text that changes whenever that hash does.
     pub(super) fn mark(&self) -> String {
         format!("{}op:rev", self.prefix)
     }
 }
+
+/// Sets where a client belongs, unless the store has something else than this and what was before.
+/// Returns what it has then.
+pub(super) const CLAIM: &str = "\
+local is = redis.call('TYPE', KEYS[1])['ok']
+if is ~= 'string' and is ~= 'none' then redis.call('DEL', KEYS[1]) end
+local there = redis.call('GET', KEYS[1])
+if there and there ~= ARGV[1] and there ~= ARGV[2] then return there end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return ARGV[1]";
 
 /// Sets a field of a hash if it still is what the writer has seen, and changes the mark. Keys that
 /// somebody has made something else of are made anew. `nil` and `""` are both nothing.

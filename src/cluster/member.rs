@@ -9,13 +9,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::affinity::AffinityLoop;
 use super::driver::{Driver, SetRequest, ShareError};
 use super::operator::{Merged, OperatorKey, OperatorTable, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::{ClusterHost, ClusterShared};
 use super::state_file;
 use super::status::ClusterStatus;
+use super::store::Store;
 use crate::config::{Cluster, Share};
+use crate::pool::AffinityLink;
 use crate::remote::RemoteError;
 
 /// Operations that wait for the store at once.
@@ -32,6 +35,7 @@ pub(crate) struct ClusterMember {
     requests: mpsc::Sender<SetRequest>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+    affinity: Option<Arc<AffinityLink>>,
 }
 
 impl ClusterMember {
@@ -57,6 +61,14 @@ impl ClusterMember {
         let shared = Arc::new(ClusterShared::new(settings, id, host, table));
         let (requests, asked) = mpsc::channel(MAX_REQUESTS);
         let stop = CancellationToken::new();
+        let affinity = shared.shares(Share::Sticky).then(|| {
+            let store = Store::new(Arc::clone(&shared.settings));
+            let (queue, asks) = AffinityLoop::new(store, secret.clone());
+            // Ends once no pool has the link any more.
+            runtime.spawn(asks.run());
+            let key = secret.hash_key("affinity");
+            Arc::new(AffinityLink::new(&key, Box::new(queue)))
+        });
         let driver = Driver::new(Arc::clone(&shared), secret, asked);
         let task = runtime.spawn(driver.run(stop.clone()));
         Ok(ClusterMember {
@@ -64,6 +76,7 @@ impl ClusterMember {
             requests,
             stop,
             task: Mutex::new(Some(task)),
+            affinity,
         })
     }
 
@@ -77,6 +90,11 @@ impl ClusterMember {
 
     pub(crate) fn status(&self) -> ClusterStatus {
         self.shared.status().clone()
+    }
+
+    /// Way of the pools to what the store knows of clients; `None`: that is not shared.
+    pub(crate) fn affinity(&self) -> Option<Arc<AffinityLink>> {
+        self.affinity.clone()
     }
 
     /// The operator's states that hold at all members.

@@ -136,6 +136,12 @@ impl Members {
         loads
     }
 
+    /// Connections of sources at all other members, member by member.
+    pub(super) fn sources(&self) -> Vec<(u64, u32)> {
+        let sources = self.present().flat_map(|(_, known)| &known.report.sources);
+        sources.copied().collect()
+    }
+
     /// How many are there.
     pub(super) fn count(&self) -> usize {
         self.present().count()

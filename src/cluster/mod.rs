@@ -8,9 +8,11 @@
 //! - `report`, `names`: a member's blob, and the names that its numbers are of.
 //! - `members`: who is there, by an own clock. Pure.
 //! - `operator`: the operator's states, the highest revision wins. Pure.
+//! - `affinity`: where clients belong, asked by pools within 50 ms.
 //! - `keys`, `exchange`: commands to the store and their answers.
 //! - `store`: the connection. `driver`: the loop around all. `member`: its handle.
 
+mod affinity;
 mod driver;
 mod exchange;
 mod keys;
@@ -24,6 +26,8 @@ mod shared;
 mod state_file;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use driver::ShareError;
 pub(crate) use member::ClusterMember;

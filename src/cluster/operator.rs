@@ -44,7 +44,7 @@ pub(crate) enum OperatorValue {
     Weight(Option<u16>),
 }
 
-/// What a drain does to live connections, at each member.
+/// Effect of a drain on the live connections of each member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SharedDrain {
@@ -76,7 +76,7 @@ pub(super) struct OperatorEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Merged {
     Same,
-    /// It is in force now, in place of this one.
+    /// In force now, in place of this one.
     Taken(Option<OperatorEntry>),
     /// The one in the table stays.
     Older,
@@ -88,7 +88,7 @@ pub(super) enum Merged {
 #[derive(Debug, Default)]
 pub(super) struct OperatorTable {
     entries: BTreeMap<OperatorKey, OperatorEntry>,
-    /// Of the entries as they are; `None` after a change.
+    /// Digest of the entries as they are; `None` after a change.
     digest: Option<[u8; 16]>,
 }
 

@@ -1,4 +1,5 @@
-//! A member's report: who it is, how far it is, and its live connections by backend. CBOR with
+//! A member's report: who it is, how far it is, its live connections by backend, and
+//! sources that have many. CBOR with
 //! numbered fields, of which a later version may have more; one of another version is not read.
 
 use minicbor::{Decode, Encode};
@@ -9,8 +10,10 @@ use super::names::NamesDigest;
 const VERSION: u8 = 1;
 /// Most backends of a member, as one answer of discovery has for each of its pools.
 pub(super) const MAX_BACKENDS: usize = 20_000;
-/// Largest report: a number of five bytes for each backend, and the head.
-pub(super) const MAX_REPORT: usize = 5 * MAX_BACKENDS + 200;
+/// Most sources of a member, those with most connections.
+pub(super) const MAX_SOURCES: usize = 10_000;
+/// Largest report: five bytes for each backend, fifteen for each source, and the head.
+pub(super) const MAX_REPORT: usize = 5 * MAX_BACKENDS + 15 * MAX_SOURCES + 200;
 
 /// Report of a member at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -32,6 +35,9 @@ pub(super) struct MemberReport {
     /// Live connections of each backend, in the order of the names.
     #[n(5)]
     pub loads: Vec<u32>,
+    /// Sources with many connections: a keyed hash of each, and their count.
+    #[n(6)]
+    pub sources: Vec<(u64, u32)>,
 }
 
 impl MemberReport {
@@ -43,6 +49,7 @@ impl MemberReport {
             names,
             operator: [0; 16],
             loads,
+            sources: Vec::new(),
         }
     }
 
@@ -57,7 +64,8 @@ impl MemberReport {
             return None;
         }
         let report: MemberReport = minicbor::decode(bytes).ok()?;
-        (report.version == VERSION && report.loads.len() <= MAX_BACKENDS).then_some(report)
+        let is_bounded = report.loads.len() <= MAX_BACKENDS && report.sources.len() <= MAX_SOURCES;
+        (report.version == VERSION && is_bounded).then_some(report)
     }
 }
 
@@ -87,7 +95,8 @@ mod tests {
     #[test]
     fn the_largest_report_fits() {
         let loads = vec![u32::MAX; MAX_BACKENDS];
-        let report = MemberReport::new(u64::MAX, u64::MAX, NamesDigest::default(), loads);
+        let mut report = MemberReport::new(u64::MAX, u64::MAX, NamesDigest::default(), loads);
+        report.sources = vec![(u64::MAX, u32::MAX); MAX_SOURCES];
         assert_eq!(MemberReport::decode(&report.encode()), Some(report));
     }
 

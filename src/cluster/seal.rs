@@ -69,6 +69,16 @@ impl ClusterSecret {
         hmac::verify(&self.key, &signed, tag).ok().map(|()| value)
     }
 
+    /// Key of a hash that hides names from readers of the store.
+    pub(super) fn hash_key(&self, purpose: &str) -> [u8; 16] {
+        let mut key = [0; 16];
+        let tag = self.tag(purpose, &[]);
+        key.iter_mut()
+            .zip(tag.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        key
+    }
+
     fn tag(&self, place: &str, value: &[u8]) -> hmac::Tag {
         hmac::sign(&self.key, &self.signed(place, value))
     }

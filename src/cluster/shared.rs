@@ -17,6 +17,12 @@ pub(crate) trait ClusterHost: Send + Sync + 'static {
     /// Takes the live connections that all other members have. `members`: all, this one among them.
     fn take_loads(&self, loads: &BTreeMap<&str, u64>, members: u32);
 
+    /// Sources with so many connections that the others should know. `key`: of their hash.
+    fn sources(&self, key: [u8; 16], members: u32) -> Vec<(u64, u32)>;
+
+    /// Takes the connections of sources at the others, member by member.
+    fn take_sources(&self, key: [u8; 16], sources: Vec<(u64, u32)>);
+
     /// Goes on without the others; there were so many members.
     fn be_alone(&self, members: u32);
 

@@ -34,9 +34,9 @@ pub(crate) struct MemberStatus {
     pub id: String,
     /// Since its last sign of life, as of the status.
     pub age: Duration,
-    /// Its live connections on all backends.
+    /// Live connections on all backends.
     pub connections: u64,
-    /// It has applied all of the operator's states that this member has.
+    /// Whether it has applied all of the operator's states that this member has.
     pub is_up_to_date: bool,
 }
 

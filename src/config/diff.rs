@@ -92,6 +92,15 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
+fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
+    match (&old.cluster, &new.cluster) {
+        (Some(old), Some(new)) => Change::of(Item::Cluster, new.differing(old)),
+        (None, None) => None,
+        (None, Some(_)) => Some(Item::Cluster.becomes(Action::Added)),
+        (Some(_), None) => Some(Item::Cluster.becomes(Action::Removed)),
+    }
+}
+
 /// The keys of a table that may be absent. One that appears or goes has another `first`.
 fn table_keys<T: Declared>(
     old: Option<&T>,
@@ -102,15 +111,6 @@ fn table_keys<T: Declared>(
         (Some(old), Some(new)) => new.differing(old),
         (None, None) => Vec::new(),
         _ => vec![first],
-    }
-}
-
-fn cluster_change(old: &Config, new: &Config) -> Option<Change> {
-    match (&old.cluster, &new.cluster) {
-        (Some(old), Some(new)) => Change::of(Item::Cluster, new.differing(old)),
-        (None, None) => None,
-        (None, Some(_)) => Some(Item::Cluster.becomes(Action::Added)),
-        (Some(_), None) => Some(Item::Cluster.becomes(Action::Removed)),
     }
 }
 

@@ -15,7 +15,7 @@ const KEYS: Words = &[
     ),
     (
         "top",
-        "backend backends upstream upstreams cluster clusters service services",
+        "backend backends upstream upstreams clusters service services",
         "it is `[pool.NAME]` here, with `backend = [{ address = \"10.0.0.1:80\" }]`",
     ),
     (
@@ -215,7 +215,7 @@ const KEYS: Words = &[
     ("pool", "maxqueue queue_length", "it is `max_queue` here"),
     (
         "pool",
-        "cookie sticky_cookie stick stick_table sticky_session session_affinity affinity",
+        "cookie sticky_cookie stick stick_table sticky_session session_affinity",
         "it is `sticky = { key_file = \"sticky.keys\" }` here",
     ),
     (

@@ -79,6 +79,7 @@ macro_rules! values {
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(default)]
         $vis struct $values { $(#[doc = $doc] pub $field: u64,)+ }
 
@@ -105,6 +106,7 @@ macro_rules! counters {
         }
 
         impl $counters {
+            #[allow(clippy::too_many_arguments, reason = "one for each plain field of the struct")]
             fn zero($($plain: $type),*) -> $counters {
                 $counters { $($plain,)* $($field: std::sync::atomic::AtomicU64::new(0),)+ }
             }

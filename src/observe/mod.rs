@@ -52,6 +52,6 @@ pub(crate) use summary::Summary;
 pub(crate) use tag::kept_tag;
 pub(crate) use termination::{Cause, Phase, Side, Termination};
 pub(crate) use times::{ListenerTimes, PoolTimes};
-pub(crate) use traces::TraceValues;
-#[cfg(feature = "traces")]
-pub(crate) use traces::{AttributeValue, Attributes, Span, SpanEvent, SpanKind, SpanQueue, Spans};
+pub(crate) use traces::{
+    AttributeValue, Attributes, Span, SpanEvent, SpanKind, SpanQueue, Spans, TraceValues,
+};

@@ -316,8 +316,8 @@ impl ConnectionRecord {
     /// wanted.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
-        self.trace_opened();
         self.listener.times.setup.observe(self.age());
+        self.trace_opened();
         if self.listener.journal.log_at().open {
             self.listener.journal.write(&self.line(LogEvent::Open));
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::affinity::Visit;
 use super::backend::Backend;
 use super::backend_pool::Pool;
 use super::clock::clock;
@@ -10,7 +11,7 @@ use super::lease::Lease;
 use super::request::{AcquireError, BackendRequest};
 use super::view::{PickError, PickRequest, View};
 use crate::balance::{address_hash, bytes_hash};
-use crate::config::Balance;
+use crate::config::{self, Balance};
 
 impl Pool {
     /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are
@@ -26,9 +27,11 @@ impl Pool {
     /// # Cancel safety
     /// A dropped future leaves the queue; a lease it was given meanwhile is freed for the next.
     pub async fn acquire(&self, request: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
-        let answer = match self.try_acquire(request) {
-            Some(answer) => answer,
-            None => self.acquire_queued(request).await,
+        let settings = self.affine_settings();
+        let settings = settings.as_deref();
+        let answer = match settings.and_then(|settings| Visit::new(self, settings, request)) {
+            Some(visit) => Box::pin(visit.acquire()).await,
+            None => self.pick(request).await,
         };
         answer.inspect_err(|error| self.counters.refused(*error))
     }
@@ -36,8 +39,36 @@ impl Pool {
     /// As [`Pool::acquire`] for callers that cannot wait. `None`: it would have to wait, and
     /// nothing is counted.
     pub fn acquire_now(&self, request: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
-        let answer = self.try_acquire(request)?;
+        let settings = self.affine_settings();
+        let settings = settings.as_deref();
+        let answer = match settings.and_then(|settings| Visit::new(self, settings, request)) {
+            Some(visit) => visit.acquire_now(),
+            None => self.try_acquire(request),
+        }?;
         Some(answer.inspect_err(|error| self.counters.refused(*error)))
+    }
+
+    /// The settings of a pool with affinity.
+    fn affine_settings(&self) -> Option<Arc<config::Pool>> {
+        let view = self.view.load();
+        let is_affine = view.settings.affinity.is_some();
+        is_affine.then(|| Arc::clone(&view.settings))
+    }
+
+    /// Picks at once or in the queue.
+    pub(super) async fn pick(&self, request: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
+        match self.try_acquire(request) {
+            Some(answer) => answer,
+            None => self.acquire_queued(request).await,
+        }
+    }
+
+    /// Whether this is the backend that the pool's hash says, in whatever state it is.
+    pub(super) fn is_home(&self, request: &BackendRequest<'_>, name: &str) -> bool {
+        let view = self.view.load();
+        let hash = pick_request(&view, request).hash;
+        let home = hash.and_then(|hash| view.home(hash));
+        home.is_some_and(|home| **home.name() == *name)
     }
 
     /// Whether a backend that is not among `tried` can be used.
@@ -53,7 +84,10 @@ impl Pool {
     }
 
     /// Picks without waiting. `None`: the request must wait.
-    fn try_acquire(&self, request: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
+    pub(super) fn try_acquire(
+        &self,
+        request: &BackendRequest<'_>,
+    ) -> Option<Result<Lease, AcquireError>> {
         let now = clock();
         self.refresh(now);
         if let Some(lease) = returning_lease(request) {
@@ -143,7 +177,7 @@ fn pick_request<'a>(view: &View, request: &BackendRequest<'a>) -> PickRequest<'a
     let hash = match view.settings.balance {
         Balance::IpHash => by_address(),
         Balance::Hash(_) => request.key.map(bytes_hash).or_else(by_address),
-        Balance::RoundRobin | Balance::LeastConn | Balance::Random => None,
+        Balance::RoundRobin | Balance::LeastConn | Balance::Random => request.by_hash,
     };
     PickRequest {
         hash,

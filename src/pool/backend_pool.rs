@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::affinity::Affinity;
 use super::backend::{Backend, BackendOwner, PoolLink};
 use super::clock::clock;
 use super::cluster_load::Peers;
@@ -35,6 +36,7 @@ pub struct Pool {
     pub(super) view: ArcSwap<View>,
     pub(super) queue: Arc<Queue>,
     pub(super) peers: Peers,
+    pub(super) affinity: Affinity,
     tls: ArcSwapOption<BackendTlsConfig>,
     /// The view's, for requests that wait in the queue.
     pub(super) refresh_at: watch::Sender<Option<Instant>>,
@@ -71,6 +73,7 @@ impl Pool {
                 view: ArcSwap::from_pointee(view),
                 queue,
                 peers,
+                affinity: Affinity::new(),
                 tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::affinity::AffinityAnswer;
 use super::request::AcquireError;
 use crate::observe::{Metric, counters};
 
@@ -25,6 +26,14 @@ counters! {
             .label("reason", "queue_timeout"),
         /// Further tries after a failed connect
         retries = Metric::counter("pool_retries"),
+        /// Looked up in the cluster's store, and known there
+        affinity_known = Metric::counter("pool_affinity_lookups")
+            .label("result", "known")
+            .help("Clients looked up in the cluster's store, by result"),
+        /// Looked up, and not known
+        affinity_new = Metric::counter("pool_affinity_lookups").label("result", "new"),
+        /// Not looked up, or without an answer in time
+        affinity_failed = Metric::counter("pool_affinity_lookups").label("result", "failed"),
         /// Retries on another backend
         redispatches = Metric::counter("pool_redispatches"),
     }
@@ -37,6 +46,16 @@ impl Default for PoolCounters {
 }
 
 impl PoolCounters {
+    /// Counts a look-up of affinity; `None`: the store did not answer.
+    pub(super) fn looked_up(&self, answer: Option<&AffinityAnswer>) {
+        let counter = match answer {
+            Some(Some(_)) => &self.affinity_known,
+            Some(None) => &self.affinity_new,
+            None => &self.affinity_failed,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn refused(&self, error: AcquireError) {
         let counter = match error {
             AcquireError::NoBackend => &self.refused_no_backend,

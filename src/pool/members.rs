@@ -222,8 +222,7 @@ impl Members {
             let candidates = backends
                 .into_iter()
                 .map(|one| self.candidate(one, tries_down, now));
-            let balance = &self.settings.balance;
-            Tier::new(rank, candidates.collect(), balance, before, now)
+            Tier::new(rank, candidates.collect(), &self.settings, before, now)
         };
         [
             tier(Rank::Primary, primaries, old.map(|[first, _]| first)),

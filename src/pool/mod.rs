@@ -7,6 +7,7 @@
 
 // The pool as its users see it.
 mod acquire;
+mod affinity;
 mod backend_pool;
 mod cluster;
 mod loads;
@@ -50,9 +51,14 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use affinity::{
+    AffinityAnswer, AffinityAsk, AffinityLink, AffinityQuestion, AffinityStore,
+};
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
-pub(crate) use cluster::{ClusterExchange, OwnLoad};
+pub(crate) use cluster::ClusterExchange;
+#[cfg(test)]
+pub(crate) use cluster::OwnLoad;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;

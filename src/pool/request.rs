@@ -17,6 +17,9 @@ pub struct BackendRequest<'a> {
     /// The client's last backend, by its sticky cookie. Taken first, while it is ready or kept open
     /// in its drain, and has room. No request waits for it in the queue.
     pub preferred: Option<&'a Arc<Backend>>,
+    /// Picks by this hash, whatever the pool's algorithm is: for a client that affinity cannot look
+    /// up now.
+    pub by_hash: Option<u64>,
     /// Backends that this connection already failed to reach. One of them is picked again only when
     /// no other backend can be used at all.
     pub tried: &'a [Arc<Backend>],

@@ -12,7 +12,7 @@ use super::connection_counter::AdmitMode;
 use super::lease::Lease;
 use super::standing::{Ramp, Rank};
 use crate::balance::{Class, Maglev, Node, Nodes, Pick, Picker};
-use crate::config::Balance;
+use crate::config::{self, Balance};
 
 /// Steps in which a weight grows, as far as the two bounds below allow.
 const RAMP_STEPS: u32 = 64;
@@ -29,6 +29,8 @@ pub(super) struct Tier {
     /// The picker is that of the tier before, too: no change of a count has missed it.
     keeps_picker: bool,
     balance: Balance,
+    /// Candidates are also found by hash: the pool has affinity.
+    is_keyed: bool,
     /// Candidates that serve any client.
     serving: usize,
     /// Indices of candidates that can be probed.
@@ -90,10 +92,11 @@ impl Tier {
     pub(super) fn new(
         rank: Rank,
         mut candidates: Vec<Candidate>,
-        balance: &Balance,
+        settings: &config::Pool,
         before: Option<&Tier>,
         now: Instant,
     ) -> Tier {
+        let (balance, is_keyed) = (&settings.balance, settings.affinity.is_some());
         if matches!(balance, Balance::IpHash | Balance::Hash(_)) {
             // Where nearly all are out the order decides, and that of the file differs.
             candidates.sort_unstable_by(|a, b| a.backend.name().cmp(b.backend.name()));
@@ -104,10 +107,18 @@ impl Tier {
             standing.set_place((rank, place), follows_loads);
         }
         let candidates = Candidates(candidates);
-        let kept = before.filter(|tier| tier.fits(&candidates, balance));
+        let fits = |tier: &&Tier| tier.is_keyed == is_keyed && tier.fits(&candidates, balance);
+        let kept = before.filter(fits);
         let picker = match kept {
             Some(tier) => tier.picker.clone(),
-            None => Arc::new(picker(&candidates, balance, before)),
+            None => {
+                let picker = picker(&candidates, balance, before);
+                Arc::new(if is_keyed {
+                    picker.with_table(table(&candidates))
+                } else {
+                    picker
+                })
+            }
         };
         if kept.is_some() {
             // Before the view is swapped: a pick from the new one finds what has opened.
@@ -123,6 +134,7 @@ impl Tier {
             keeps_picker: kept.is_some(),
             picker,
             balance: balance.clone(),
+            is_keyed,
             candidates,
         }
     }
@@ -136,11 +148,12 @@ impl Tier {
         let same_nodes = self.candidates.count() == candidates.count()
             && pairs().all(|(old, new)| Arc::ptr_eq(&old.backend, &new.backend));
         // A table is of names and weights; which key of the connection is hashed does not matter.
+        let same_weights = || pairs().all(|(old, new)| old.weight == new.weight);
         let same_algorithm = match (&self.balance, balance) {
             (Balance::IpHash | Balance::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
-                pairs().all(|(old, new)| old.weight == new.weight)
+                same_weights()
             }
-            (old, new) => old == new,
+            (old, new) => old == new && (!self.is_keyed || same_weights()),
         };
         same_nodes && same_algorithm
     }
@@ -211,6 +224,7 @@ impl Tier {
         } else {
             [&[Class::Serving], &[Class::Spared]]
         };
+        let by_hash = self.is_keyed && request.hash.is_some();
         let take = |place: usize| Lease::take(&self.candidates.0.get(place)?.backend);
         classes.into_iter().find_map(|classes| {
             let request = Pick {
@@ -218,8 +232,17 @@ impl Tier {
                 without: &without,
                 entropy: request.hash.unwrap_or_else(|| fastrand::u64(..)),
             };
+            if by_hash {
+                return self.picker.take_by_hash(&self.candidates, &request, take);
+            }
             self.picker.take(&self.candidates, &request, take)
         })
+    }
+
+    /// The candidate that a hash belongs to.
+    pub(super) fn home(&self, hash: u64) -> Option<&Arc<Backend>> {
+        let place = self.picker.home(hash)?;
+        Some(&self.candidates.0.get(place)?.backend)
     }
 
     /// The indices of these backends, each once.
@@ -320,14 +343,14 @@ fn picker(candidates: &Candidates, balance: &Balance, before: Option<&Tier>) -> 
         Balance::RoundRobin => round(candidates, before),
         Balance::LeastConn => Picker::least_conn(candidates),
         Balance::Random => Picker::random(candidates),
-        Balance::IpHash | Balance::Hash(_) => {
-            let named = candidates
-                .0
-                .iter()
-                .map(|candidate| (&**candidate.backend.name(), u32::from(candidate.weight)));
-            Picker::hash(candidates, Maglev::new(named))
-        }
+        Balance::IpHash | Balance::Hash(_) => Picker::hash(candidates, table(candidates)),
     }
+}
+
+/// The hash table of candidates, by their names and weights.
+fn table(candidates: &Candidates) -> Maglev {
+    let all = candidates.0.iter();
+    Maglev::new(all.map(|one| (&**one.backend.name(), u32::from(one.weight))))
 }
 
 /// Continues the round of the tier before.

@@ -25,7 +25,8 @@ pub(super) struct View {
 /// A request for a pick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PickRequest<'a> {
-    /// Hash of the connection's key, for hash algorithms; `None` = any backend will do.
+    /// Hash of the connection's key, for hash algorithms, and where affinity needs one; `None` = any
+    /// backend will do.
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [Arc<Backend>],
 }
@@ -67,6 +68,12 @@ impl View {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(&[]))?;
         Some(tier.candidates())
+    }
+
+    /// The primary that a hash belongs to, in whatever state it is.
+    pub(super) fn home(&self, hash: u64) -> Option<&Arc<Backend>> {
+        let [primaries, _] = &self.tiers;
+        primaries.home(hash)
     }
 
     /// Takes over the changes of counts that were made while the view was made.

@@ -152,7 +152,7 @@ impl Listening {
         &self.shared.proxy
     }
 
-    pub(super) fn admission(&self) -> &ListenerAdmission {
+    pub(crate) fn admission(&self) -> &ListenerAdmission {
         &self.shared.admission
     }
 

@@ -70,6 +70,12 @@ impl ListenerSnapshot {
         }
     }
 
+    /// Live connections that one source may have; 0: as many as it likes.
+    pub(crate) fn source_limit(&self) -> u64 {
+        let limits = self.config.admission.per_source;
+        limits.map_or(0, |one| one.max_connections)
+    }
+
     /// The threads that accept its connections, and how far they come there.
     pub(super) fn way(&self) -> AcceptWay {
         let config = &self.config;

@@ -9,12 +9,14 @@ use super::control::jobs::{DrainRate, JobTarget};
 use super::lock::lock;
 use super::state::Server;
 use super::upgrade::status::UpgradePhase;
+use crate::admission::{SharedSources, SourceGauge, SourceKey, keep_most};
 use crate::cluster::{
     ClusterHost, ClusterMember, ClusterStatus, OperatorField, OperatorKey, OperatorValue,
     ShareError, SharedDrain, SharedPace,
 };
 use crate::config::{Cluster, Share};
 use crate::pool::{Backend, ClusterExchange, OperatorState, Pool};
+use crate::proxy::Listening;
 use crate::relay::CloseFrame;
 
 /// Most backends that are told to the others: as many as one answer of theirs is read with.
@@ -113,6 +115,14 @@ impl Server {
             });
         if joined.is_none() {
             self.pools().iter().for_each(|pool| pool.leave_cluster());
+            let listeners = lock(&self.live).listeners.clone();
+            listeners
+                .iter()
+                .for_each(|one| one.admission().set_shared_sources(None));
+        }
+        let affinity = joined.as_ref().and_then(|member| member.affinity());
+        for pool in self.pools() {
+            pool.set_affinity_link(affinity.clone());
         }
         *lock(&self.cluster) = joined;
         if let Some(before) = before.filter(|_| !stays) {
@@ -122,8 +132,8 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the states of the cluster are known, as long as an exchange takes: a backend that
-    /// is drained gets no connection of a balancer that starts.
+    /// Waits until the states of the cluster are known, as long as an exchange takes: a drained
+    /// backend gets no connection of a balancer that starts.
     pub(super) async fn joined_cluster(&self) {
         if let Some(member) = self.member() {
             member.joined().await;
@@ -131,8 +141,14 @@ impl Server {
     }
 
     /// Gives pools that begin to serve the operator's states of the cluster.
-    pub(super) fn reconcile_pools<'a>(&self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
-        if let Some(member) = self.sharing_member() {
+    pub(super) fn reconcile_pools<'a>(&self, pools: impl Iterator<Item = &'a Arc<Pool>> + Clone) {
+        let Some(member) = self.member() else {
+            return;
+        };
+        for pool in pools.clone() {
+            pool.set_affinity_link(member.affinity());
+        }
+        if member.shares(Share::Operator) {
             let set = |backend: &Arc<Backend>, state| backend.set_operator(state);
             reconcile(&member.values(), pools, &set);
         }
@@ -140,7 +156,8 @@ impl Server {
 
     /// Leaves the cluster at the end of this process, unless another one goes on in its place.
     pub(super) async fn leave_cluster(&self) {
-        if let Some(member) = lock(&self.cluster).take() {
+        let member = lock(&self.cluster).take();
+        if let Some(member) = member {
             member.leave().await;
         }
     }
@@ -184,8 +201,45 @@ impl ClusterHost for Host {
         }
     }
 
+    fn sources(&self, key: [u8; 16], members: u32) -> Vec<(u64, u32)> {
+        let mut gauges = Vec::new();
+        for listening in self.listeners() {
+            let limit = listening.rules().source_limit();
+            if limit > 0 {
+                let admission = listening.admission();
+                gauges.extend(admission.source_gauges(SourceKey(key), limit, members));
+            }
+        }
+        keep_most(&mut gauges);
+        gauges
+            .into_iter()
+            .map(|gauge| (gauge.hash, gauge.live))
+            .collect()
+    }
+
+    fn take_sources(&self, key: [u8; 16], sources: Vec<(u64, u32)>) {
+        let gauges = sources
+            .into_iter()
+            .map(|(hash, live)| SourceGauge { hash, live });
+        let shared = Arc::new(SharedSources::told(SourceKey(key), gauges));
+        for listening in self.listeners() {
+            listening
+                .admission()
+                .set_shared_sources(Some(Arc::clone(&shared)));
+        }
+    }
+
     fn be_alone(&self, members: u32) {
         self.pools().iter().for_each(|pool| pool.set_alone(members));
+        let member = self.0.upgrade().and_then(|server| server.member());
+        if member.is_some_and(|member| member.shares(Share::Limits)) {
+            let shared = Arc::new(SharedSources::Alone { members });
+            for listening in self.listeners() {
+                listening
+                    .admission()
+                    .set_shared_sources(Some(Arc::clone(&shared)));
+            }
+        }
     }
 
     fn operate(&self, key: &OperatorKey, value: &OperatorValue) {
@@ -224,12 +278,23 @@ impl ClusterHost for Host {
     }
 
     fn is_silent(&self) -> bool {
-        let server = self.0.upgrade();
-        server.is_none_or(|server| server.upgrade.phase() == UpgradePhase::HandedOver)
+        let Some(server) = self.0.upgrade() else {
+            return true;
+        };
+        // The process before speaks until this one serves.
+        let is_early = server.upgrade.inherited().is_some() && !server.accepts();
+        is_early || server.upgrade.phase() == UpgradePhase::HandedOver
     }
 }
 
 impl Host {
+    fn listeners(&self) -> Vec<Arc<Listening>> {
+        let server = self.0.upgrade();
+        server
+            .map(|server| lock(&server.live).listeners.clone())
+            .unwrap_or_default()
+    }
+
     fn pools(&self) -> Vec<Arc<Pool>> {
         self.0
             .upgrade()

@@ -72,10 +72,10 @@ impl Server {
         self.stop_and_answer(&mut signals, &asked, (end, allowed), &mut is_heard)
             .await;
         self.finish().await;
-        self.flush_traces().await;
         if !self.is_handing_over() {
             self.leave_cluster().await;
         }
+        self.flush_traces().await;
         self.tell_last().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);

@@ -96,8 +96,8 @@ impl Server {
         let server = Arc::clone(self);
         let opened = self.control_runtime().spawn_blocking(move || {
             server.join_cluster().map_err(|why| vec![why])?;
-            server.control_runtime().block_on(server.joined_cluster());
             let Some(old) = old else {
+                server.control_runtime().block_on(server.joined_cluster());
                 let prepared = server.prepare((*server.config()).clone())?;
                 return server.commit(prepared);
             };

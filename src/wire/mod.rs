@@ -1,6 +1,6 @@
 //! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, forwarding fields,
-//! WebSocket handshakes and frames, the sticky cookie, files of ticket keys, answers of Redis,
-//! trace contexts,
+//! WebSocket handshakes and frames, the sticky cookie, files of ticket keys, trace contexts,
+//! answers of Redis,
 //! and the state of a session that moves to another process.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, results out. All are fuzzed and property

@@ -119,6 +119,11 @@ async fn a_connection_is_listed_with_all_that_is_known_and_never_its_query() {
         "{whole}"
     );
     assert!(!whole.to_string().contains("secret"), "{whole}");
+    let counted = page(&scene.balancer, "count=true&limit=1").await;
+    assert_eq!(
+        (&counted["matching"], &whole["matching"]),
+        (&3.into(), &Value::Null)
+    );
     let raw = &listed(&scene.balancer, "backend=n1").await[0];
     let local = scene.near.local_addr().expect("an address").to_string();
     assert_eq!(raw["client"], local.as_str(), "{raw}");

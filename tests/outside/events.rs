@@ -1,4 +1,5 @@
-//! Server-sent events of the admin endpoint: what is told, to whom, and how a stream ends and goes on.
+//! Server-sent events of the admin endpoint: what is told, to whom, and how a stream ends and
+//! goes on.
 
 use std::collections::VecDeque;
 
@@ -155,7 +156,7 @@ async fn a_viewer_is_told_of_states_jobs_and_rates() {
 #[tokio::test]
 async fn checks_are_told_with_their_reason() {
     let node = Node::echo("n1").await;
-    let keys = "check = { type = \"tcp\", interval = \"50ms\", rise = 1, fall = 2 }";
+    let keys = "check = { type = \"tcp\", interval = \"100ms\", rise = 1, fall = 2 }";
     let balancer = Balancer::start(&simple("tcp", keys, &[&node]));
     balancer
         .backend_until("nodes", "n1", |seen| seen["check"] == "up")

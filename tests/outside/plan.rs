@@ -145,6 +145,38 @@ async fn a_wrong_text_is_told_with_its_lines_and_no_file_that_it_names_is_opened
 }
 
 #[tokio::test]
+async fn the_errors_of_a_text_are_drawn_with_carets() {
+    let bench = Bench::start().await;
+    let text = after(&bench.nodes).replace("retries = 1", "maxconn = 1");
+    let refused = bench.plan(&text).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    let drawn = refused.json()["drawn"].as_str().unwrap().to_owned();
+    let told = "help: it is `max_connections` of each backend here";
+    assert!(
+        drawn.contains("maxconn = 1") && drawn.contains('^') && drawn.contains(told),
+        "{drawn}"
+    );
+}
+
+#[tokio::test]
+async fn the_file_is_planned_as_it_is_now() {
+    let bench = Bench::start().await;
+    let plan = || bench.balancer.get("/api/v1/configuration/plan");
+    assert_eq!(plan().await.json()["totals"]["changes"], 0);
+    let config = after(&bench.nodes);
+    bench.balancer.write(&config);
+    let planned = plan().await.json();
+    assert_eq!(planned, bench.plan(&config).await.json());
+    assert_eq!(planned["totals"]["removes"], 3, "{planned}");
+    bench.balancer.write("nonsense = 1");
+    let refused = plan().await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert!(refused.body.contains("nonsense = 1"), "{}", refused.body);
+    let status = bench.balancer.get("/api/v1/status").await.json();
+    assert_eq!(status["configuration"]["number"], 1, "{status}");
+}
+
+#[tokio::test]
 async fn a_reload_whose_condition_does_not_hold_changes_nothing() {
     let bench = Bench::start().await;
     let reload = |body: &'static str| bench.balancer.post("/api/v1/reload", body);

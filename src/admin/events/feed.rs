@@ -1,5 +1,5 @@
-//! Feed: the events of one process, numbered, formatted once and kept for a while. Each viewer has a
-//! place in it, so a slow one holds no memory: it loses events and is told so.
+//! Feed: the events of one process, numbered, formatted once and kept for a while. Each viewer has
+//! a place in it, so a slow one holds no memory: it loses events and is told so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::kind::{EventKind, EventKinds};
+use super::kind::{EventKind, EventKinds, Events};
 use crate::net::fds::MAX_EVENT_VIEWERS;
 
 /// Events that are kept: a reload of a thousand backends, and the minutes before it.
@@ -33,15 +33,15 @@ struct KeptEvents {
     newest: u64,
     /// Events up to this number are not kept.
     forgotten: u64,
-    events: VecDeque<Event>,
+    events: VecDeque<FeedEvent>,
     bytes: usize,
     /// The latest rates alone: they replace those before.
-    rates: Option<Event>,
+    rates: Option<FeedEvent>,
     is_produced: bool,
 }
 
 #[derive(Clone)]
-struct Event {
+struct FeedEvent {
     number: u64,
     kind: EventKind,
     text: Bytes,
@@ -101,7 +101,7 @@ impl Feed {
     }
 
     /// Numbers and keeps events, and wakes the viewers once.
-    pub(super) fn publish(&self, events: Vec<(EventKind, String)>) {
+    pub(super) fn publish(&self, events: Events) {
         if events.is_empty() {
             return;
         }
@@ -109,7 +109,7 @@ impl Feed {
         for (kind, data) in events {
             let number = kept.newest + 1;
             let text = self.format(number, kind, &data);
-            kept.push(Event { number, kind, text });
+            kept.push(FeedEvent { number, kind, text });
         }
         let newest = kept.newest;
         drop(kept);
@@ -162,7 +162,7 @@ impl Feed {
         let from = kept.events.partition_point(|event| event.number <= place);
         let newer = kept.events.range(from..);
         let rates = kept.rates.iter().filter(|event| event.number > place);
-        let mut events: Vec<&Event> = newer
+        let mut events: Vec<&FeedEvent> = newer
             .chain(rates)
             .filter(|one| kinds.has(one.kind))
             .collect();
@@ -181,7 +181,7 @@ impl Feed {
 }
 
 impl KeptEvents {
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: FeedEvent) {
         self.newest = event.number;
         if event.kind == EventKind::Rates {
             self.rates = Some(event);

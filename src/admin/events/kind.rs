@@ -19,11 +19,12 @@ pub(in crate::admin) enum EventKind {
     Job,
     Refusals,
     Upgrade,
+    Cluster,
     Rates,
 }
 
 impl EventKind {
-    pub(in crate::admin) const ALL: [EventKind; 14] = [
+    pub(in crate::admin) const ALL: [EventKind; 15] = [
         EventKind::Hello,
         EventKind::Lost,
         EventKind::Process,
@@ -37,6 +38,7 @@ impl EventKind {
         EventKind::Job,
         EventKind::Refusals,
         EventKind::Upgrade,
+        EventKind::Cluster,
         EventKind::Rates,
     ];
 
@@ -55,10 +57,14 @@ impl EventKind {
             EventKind::Job => "job",
             EventKind::Refusals => "refusals",
             EventKind::Upgrade => "upgrade",
+            EventKind::Cluster => "cluster",
             EventKind::Rates => "rates",
         }
     }
 }
+
+/// Events as they are published: each with its data, as JSON.
+pub(super) type Events = Vec<(EventKind, String)>;
 
 /// Set of kinds. `hello` and `lost` belong to every set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

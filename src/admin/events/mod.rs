@@ -1,7 +1,7 @@
 //! Events of the admin API: one producer looks at the server and tells all viewers what changed.
 //!
-//! `observer` compares two looks, `feed` numbers the differences and keeps them, `stream` sends them
-//! to one viewer. Nothing on the data path knows of this, and without a viewer nothing runs.
+//! `observer` compares two looks, `feed` numbers the differences and keeps them, `stream` sends
+//! them to one viewer. Nothing on the data path knows of this, and without a viewer nothing runs.
 
 mod feed;
 mod kind;

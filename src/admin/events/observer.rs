@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::feed::data;
-use super::kind::EventKind;
+use super::kind::{EventKind, Events};
 use super::marks::{Difference, Marks};
 use super::rates::RateMeter;
-use crate::admin::snapshot;
 use crate::admin::view::*;
+use crate::admin::{cluster, snapshot};
 use crate::pool::{Backend, Pool};
 use crate::server::jobs::JobPhase;
 use crate::server::{ListenerStatus, Server};
-
-/// Events as they are published.
-pub(super) type Events = Vec<(EventKind, String)>;
 
 type BackendKey = (Arc<str>, Arc<str>);
 
@@ -34,6 +31,7 @@ pub(super) struct Observer {
     process: Option<ProcessEvent>,
     reloads: Option<(u64, u64)>,
     upgrade: Option<UpgradeMarks>,
+    cluster: Option<ClusterView>,
     rates: RateMeter,
 }
 
@@ -103,6 +101,7 @@ impl Observer {
         self.look_at_reloads(server, &mut events);
         self.look_at_jobs(server, with_rates, &mut events);
         self.look_at_upgrade(server, &mut events);
+        self.look_at_cluster(server, &mut events);
         if with_rates {
             self.rates
                 .measure(server, &pools, Instant::now(), &mut events);
@@ -267,6 +266,15 @@ impl Observer {
             self.upgrade = Some(now);
         }
     }
+
+    fn look_at_cluster(&mut self, server: &Server, events: &mut Events) {
+        let now = cluster::status(server);
+        let marks = now.as_ref().map(ClusterView::without_numbers);
+        if self.cluster != marks {
+            events.push((EventKind::Cluster, data(&ClusterEvent { cluster: now })));
+            self.cluster = marks;
+        }
+    }
 }
 
 /// Every backend that is listed, with its pool.
@@ -283,6 +291,24 @@ fn backends(pools: &[Arc<Pool>]) -> impl Iterator<Item = (BackendKey, &Arc<Pool>
 
 fn gone(part: &'static str, name: String) -> (EventKind, String) {
     (EventKind::Gone, data(&GoneEvent { part, name }))
+}
+
+impl ClusterView {
+    /// The view without all that differs at every look.
+    fn without_numbers(&self) -> ClusterView {
+        let member = |one: &MemberView| MemberView {
+            age_seconds: 0.0,
+            connections: 0,
+            ..one.clone()
+        };
+        ClusterView {
+            age_seconds: None,
+            exchanges: 0,
+            failures: 0,
+            members: self.members.iter().map(member).collect(),
+            ..self.clone()
+        }
+    }
 }
 
 impl BackendMarks {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::feed::data;
-use super::kind::EventKind;
-use super::observer::Events;
+use super::kind::{EventKind, Events};
 use crate::admin::view::{
     BackendRates, ListenerRates, PoolRates, RatesEvent, RefusalsEvent, RefusedEntry,
 };

@@ -26,7 +26,7 @@ const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 pub(in crate::admin) type EventBody =
     StreamBody<BoxStream<'static, Result<Frame<Bytes>, PageBroken>>>;
 
-/// One viewer.
+/// Viewer of the events.
 pub(in crate::admin) struct Viewer {
     feed: Arc<Feed>,
     kinds: EventKinds,

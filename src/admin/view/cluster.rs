@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Cluster of this balancer, as it sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ClusterView {
     pub name: String,
     /// Name of this balancer in it.
@@ -31,18 +32,21 @@ pub(crate) struct ClusterView {
     pub states: Vec<SharedStateView>,
 }
 
+/// Another balancer of the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct MemberView {
     pub id: String,
     /// Since its last sign of life.
     pub age_seconds: f64,
-    /// Its live connections on all backends.
+    /// Live connections on all backends.
     pub connections: u64,
-    /// It has applied all states of the operator that this member knows.
+    /// Whether it has applied all states of the operator that this member knows.
     pub up_to_date: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SharedStateView {
     pub pool: String,
     pub backend: String,
@@ -56,6 +60,7 @@ pub(crate) struct SharedStateView {
 
 /// How far a state has spread in the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SpreadView {
     /// `stored`, or `local` while the store does not have it.
     pub state: String,

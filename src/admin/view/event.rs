@@ -1,12 +1,15 @@
-//! `GET /api/v1/events`: data of each type of event. Where something changed, the event holds all of
-//! it, as the routes of the same name show it.
+//! `GET /api/v1/events`: data of each type of event. Where something changed, the event holds all
+//! of it, as the routes of the same name show it.
 
 use serde::Serialize;
 
-use super::{BackendView, DiscoveryView, ListenerView, LookupView, PoolView, UpgradeView};
+use super::{
+    BackendView, ClusterView, DiscoveryView, ListenerView, LookupView, PoolView, UpgradeView,
+};
 
 /// `hello`: begins every stream.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct HelloEvent {
     pub process: u32,
     pub version: String,
@@ -19,10 +22,12 @@ pub(crate) struct HelloEvent {
 
 /// `lost`: the viewer was too slow, and events are missing here. Ask for the state again.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LostEvent {}
 
 /// `process`: it is about to stop, short of memory, or no longer so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ProcessEvent {
     pub ready: bool,
     pub about_to_stop: bool,
@@ -31,6 +36,7 @@ pub(crate) struct ProcessEvent {
 
 /// `backend`: a new one, or one whose state, settings or reason changed.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct BackendEvent {
     /// State before; `null` of a new one.
     pub from: Option<String>,
@@ -42,6 +48,7 @@ pub(crate) struct BackendEvent {
 
 /// `check`: the verdict of the active check or its reason changed, or checks began to fail.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct CheckEvent {
     pub pool: String,
     pub backend: String,
@@ -52,6 +59,7 @@ pub(crate) struct CheckEvent {
 
 /// `pool`: a new one, or one that differs in anything but numbers. Without its backends.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PoolEvent {
     #[serde(flatten)]
     pub pool: PoolView,
@@ -59,6 +67,7 @@ pub(crate) struct PoolEvent {
 
 /// `discovery`: what a pool knows of its source changed.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct DiscoveryEvent {
     pub pool: String,
     /// Absent where names are looked up alone.
@@ -68,6 +77,7 @@ pub(crate) struct DiscoveryEvent {
 
 /// `listener`: a new one, or one whose state, address or certificates changed.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ListenerEvent {
     /// State before; `null` of a new one.
     pub from: Option<String>,
@@ -77,6 +87,7 @@ pub(crate) struct ListenerEvent {
 
 /// `gone`: not listed any more.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GoneEvent {
     /// `backend`, `pool` or `listener`.
     pub part: &'static str,
@@ -86,6 +97,7 @@ pub(crate) struct GoneEvent {
 
 /// `reload`: a reload was applied or refused.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ReloadEvent {
     pub ok: bool,
     /// The configuration in force afterwards.
@@ -97,12 +109,14 @@ pub(crate) struct ReloadEvent {
 
 /// `refusals`: refusals of the last second, where there were any.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RefusalsEvent {
     pub refusals: Vec<RefusedEntry>,
 }
 
 /// Refusals of one listener for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RefusedEntry {
     pub listener: String,
     pub reason: String,
@@ -114,6 +128,7 @@ pub(crate) struct RefusedEntry {
 
 /// `upgrade`: one began, failed, or moved sessions.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct UpgradeEvent {
     /// An upgrade is under way or done: nothing can be changed here.
     pub handing_over: bool,
@@ -121,8 +136,17 @@ pub(crate) struct UpgradeEvent {
     pub upgrade: UpgradeView,
 }
 
+/// `cluster`: a member came or left, a state was shared, or the store was lost or is back.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ClusterEvent {
+    /// Absent once a reload took the cluster out of the configuration.
+    pub cluster: Option<ClusterView>,
+}
+
 /// `rates`: numbers of the last second, once a second.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RatesEvent {
     /// Time that the rates are over.
     pub seconds: f64,
@@ -136,6 +160,7 @@ pub(crate) struct RatesEvent {
 
 /// Numbers of a listener; rates are per second.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ListenerRates {
     pub name: String,
     /// Connections and requests in progress.
@@ -149,6 +174,7 @@ pub(crate) struct ListenerRates {
 
 /// Numbers of a pool and of those of its backends that differ from the event before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PoolRates {
     pub name: String,
     /// Connections on all its backends.
@@ -160,6 +186,7 @@ pub(crate) struct PoolRates {
 
 /// Numbers of a backend; rates are per second.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct BackendRates {
     pub name: String,
     pub live: u64,

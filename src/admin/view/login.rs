@@ -5,6 +5,7 @@ use serde::Serialize;
 /// `GET` and `POST /login`: whose the session is. Every other field is `null` where there is none
 /// and one is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LoginView {
     /// The endpoint asks for a token.
     pub required: bool,
@@ -22,6 +23,7 @@ pub(crate) struct LoginView {
 
 /// `GET /api/v1/`: the routes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct IndexView {
     pub version: String,
     /// Path of the description of this API, in OpenAPI 3.1.
@@ -30,6 +32,7 @@ pub(crate) struct IndexView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RouteView {
     pub method: String,
     /// With names in braces for what a caller fills in.
@@ -39,6 +42,7 @@ pub(crate) struct RouteView {
 
 /// `GET /api/v1/configuration`: the file as it was when it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ConfigurationTextView {
     pub file: String,
     pub number: u64,

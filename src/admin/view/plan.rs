@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::server::PlanTotals;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PlanView {
     pub totals: PlanTotals,
     /// Keys that differ and are read at start only.
@@ -17,6 +18,7 @@ pub(crate) struct PlanView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PlanPartView {
     /// `listener`, `route`, `pool`, `backend`; `global`, `access_log`, `admin`, `metrics` where
     /// they differ.

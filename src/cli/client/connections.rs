@@ -206,6 +206,7 @@ async fn show_all(
             connections,
             next,
             live,
+            ..
         } = parse(&body)?;
         // Each page lies behind the one before: that bounds their number, whatever the answers.
         if next.is_some_and(|next| next <= cursor) {

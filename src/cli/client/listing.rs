@@ -130,6 +130,7 @@ mod tests {
             connections: vec![connection],
             next,
             live: 9,
+            matching: None,
         };
         connections(&listed, NextPage::Paged, Style::Plain)
     }

@@ -52,7 +52,7 @@ table! {
         /// Whether the page of this endpoint has the metrics of each backend. Those of pools, such
         /// as `evenkeel_pool_backends`, stay. The page of `[admin]` has all of them.
         ///
-        /// What is known of a backend should be found where one looks. A page costs about 1.7 KB
+        /// What is known of a backend should be found where one looks. A page costs about 1.8 KB
         /// for each backend.
         per_backend: bool, default(true);
         /// Clients that are let in.

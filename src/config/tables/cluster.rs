@@ -184,7 +184,7 @@ mod tests {
         let more = |keys: &str| cluster(&format!("{FINE}{keys}"));
         let sentinel = "sentinel = [\"redis://10.0.0.1:26379\"]\n";
         each_refused([
-            (cluster(no_store), "cluster", ErrorKind::Missing),
+            (cluster(no_store), "cluster.store", ErrorKind::Missing),
             (more(sentinel), "cluster.sentinel", ErrorKind::Conflict),
             (
                 more("service = \"m\""),
@@ -193,10 +193,14 @@ mod tests {
             ),
             (
                 cluster(&format!("{no_store}{sentinel}")),
-                "cluster",
+                "cluster.service",
                 ErrorKind::Missing,
             ),
-            (more("user = \"u\""), "cluster", ErrorKind::Missing),
+            (
+                more("user = \"u\""),
+                "cluster.password_file",
+                ErrorKind::Missing,
+            ),
             (more("tls = {}"), "cluster.tls", ErrorKind::Conflict),
             (
                 more("expire = \"2s\""),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::affinity::{self, Affinity};
 use super::backend::{self, Backend, InitState};
 use super::backend_tls::{self, BackendTls, tls_or_flag};
 use super::balance::Balance;
@@ -23,6 +24,7 @@ use super::socket::{self, Dial, ProxyVersion};
 use super::sticky::{self, Sticky};
 use crate::config::declare::{AsWritten, Declared, FromValue, HasKind, InParts, Parts};
 use crate::config::error::ErrorKind;
+use crate::config::hash_key::HashKey;
 use crate::config::reader::TableReader;
 use crate::config::spec::{COUNT_MAX, DAY, HOUR, ValueKind, YEAR, number, seconds, text, time};
 use crate::config::value::ValueReader;
@@ -124,6 +126,9 @@ table! {
         /// A signed cookie that brings a client back to its backend; on WebSocket listeners.
         /// Without it there is none.
         sticky: Option<Sticky>, optional;
+        /// A client goes back to the backend that it had, by its address or by a key that it
+        /// brings. Without it there is none.
+        affinity: Option<Affinity>, optional;
         /// When clients that get a 503 may come again.
         retry_after: RetryAfter, nested;
         /// Active health checks. Without it there are none.
@@ -287,6 +292,19 @@ fn refuse_by_algorithm(table: &TableReader<'_>, pool: &Parts<Pool>) {
     rebalance::refuse_fixed(table, balance);
     let sticky = pool.sticky.as_ref().and_then(Option::as_ref);
     sticky::refuse_hashed(table, sticky, balance);
+    let affinity = pool.affinity.as_ref().and_then(Option::as_ref);
+    affinity::refuse_affinity(table, affinity, balance);
+}
+
+impl Pool {
+    /// The part of a connection by which it is picked for, or known again; `None`: its address.
+    pub fn request_key(&self) -> Option<&HashKey> {
+        match (&self.balance, &self.affinity) {
+            (Balance::Hash(key), _) => Some(key),
+            (_, Some(affinity)) => affinity.key.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a backend has a limit. `discover` that is wrong counts as one.
@@ -301,7 +319,6 @@ fn can_be_full(backends: &[Backend], discover: Option<&Option<Discover>>) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HashKey;
     use crate::config::testing::{each_refused, pool, right};
 
     #[test]

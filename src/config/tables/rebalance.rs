@@ -52,6 +52,12 @@ pub(super) fn refuse_fixed(pool: &TableReader<'_>, balance: Option<&Balance>) {
              \"round_robin\", \"least_conn\" or \"random\"",
         );
     }
+    if pool.has("affinity") {
+        pool.conflict(
+            "rebalance",
+            "`affinity` brings a client back to where it was; it needs a pool without `affinity`",
+        );
+    }
     if pool.has("sticky") {
         pool.conflict(
             "rebalance",

@@ -99,11 +99,15 @@ pub(super) fn uses(listener: &Listener, pool: &str) -> bool {
 
 /// A key that no connection has would hash nothing.
 fn refuse_hash_key(table: &TableReader<'_>, pool: &Pool, users: &[&Listener]) {
-    let Balance::Hash(key) = &pool.balance else {
+    let Some(key) = pool.request_key() else {
         return;
     };
-    if !users.iter().any(|listener| knows(listener, key)) {
-        table.conflict("hash_key", why(key));
+    if users.iter().any(|listener| knows(listener, key)) {
+        return;
+    }
+    match &pool.balance {
+        Balance::Hash(_) => table.conflict("hash_key", why(key)),
+        _ => table.table("affinity").conflict("key", why(key)),
     }
 }
 

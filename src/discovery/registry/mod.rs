@@ -2,7 +2,6 @@
 //! the answers; `driver` asks.
 
 mod client;
-#[cfg(feature = "traces")]
 mod collector;
 mod consul;
 mod driver;

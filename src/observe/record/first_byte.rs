@@ -13,7 +13,7 @@ pub(super) enum FirstByte {
     None,
     /// The backend was asked at `ConnectionRecord::first_byte`, an age in microseconds.
     Awaited,
-    /// It took `ConnectionRecord::first_byte` microseconds, and is not in the histogram yet.
+    /// The backend took `ConnectionRecord::first_byte` microseconds, not yet in the histogram.
     Measured,
 }
 

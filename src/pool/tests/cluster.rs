@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::HashKey;
-use crate::pool::{ClusterExchange, OwnLoad};
+use crate::pool::ClusterExchange;
+use crate::pool::cluster::OwnLoad;
 
 /// Takes over an exchange with so many members, of which the others have these connections.
 fn exchange(pool: &Pool, members: u32, others: &[(&str, u64)]) {

@@ -1,6 +1,7 @@
 //! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for
 //! something.
 
+mod affinity;
 mod all_down;
 mod choosing;
 mod cluster;
@@ -78,6 +79,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         },
         tls: None,
         sticky: None,
+        affinity: None,
         retry_after: config::RetryAfter {
             min: Duration::from_secs(1),
             max: Duration::from_secs(10),

@@ -112,6 +112,7 @@ impl RetryState {
             client: self.client,
             key: self.key.as_deref(),
             preferred: self.preferred.as_ref(),
+            by_hash: None,
             tried: &self.tried,
         }
     }

@@ -15,7 +15,7 @@ use super::{
     connect, connect_now,
 };
 use crate::admission::ConnectionPermit;
-use crate::config::{Balance, HashKey};
+use crate::config::HashKey;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
@@ -120,7 +120,7 @@ impl TcpConnect {
         let mut connect = TcpConnect::new(&client.proxy, pool, client.peer);
         let settings = pool.settings();
         let sni = identified.hello.sni.as_deref();
-        if settings.balance == Balance::Hash(HashKey::Sni) {
+        if settings.request_key() == Some(&HashKey::Sni) {
             connect.search.key = sni.map(|sni| sni.as_bytes().into());
         }
         if settings.send_proxy.is_some() {

@@ -8,7 +8,7 @@ use super::HttpClosed;
 use super::client_stream::{ClientStream, ClientTimeouts};
 use super::hash_key::hash_key;
 use crate::admission::SourcePermit;
-use crate::config::{self, Balance};
+use crate::config;
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, HandshakeFacts, Phase, Refusal, TracePlace};
 use crate::pool::Pool;
@@ -194,15 +194,13 @@ impl HttpConnection {
         Some(OutgoingProxyHeader::of(&self.connection, local, details))
     }
 
-    /// The value that the pool's `hash` looks at.
+    /// The value that the pool's hash or affinity looks at.
     pub(super) fn hash_key(
         &self,
         settings: &config::Pool,
         head: RequestHead<'_>,
     ) -> Option<Box<[u8]>> {
-        let Balance::Hash(key) = &settings.balance else {
-            return None;
-        };
+        let key = settings.request_key()?;
         hash_key(key, self.sni.as_deref(), head).map(Vec::into_boxed_slice)
     }
 

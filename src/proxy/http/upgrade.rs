@@ -165,9 +165,9 @@ impl PendingUpgrade {
             };
             exchange.note_bytes(&mut record);
             if let ExchangeError::Answer(why) = &error {
-                record.note(|record| record.note_failure(why));
                 let (id, backend) = (record.id(), lease.backend().name());
                 tracing::debug!(id, %why, %backend, "upgrade failed");
+                record.note(|record| record.note_failure(why));
             }
             let contact = exchange.into_parts().1.contact;
             if !self.repeats(&error, &contact, &lease, begun) {

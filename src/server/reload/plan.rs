@@ -41,6 +41,7 @@ pub(crate) struct PreviewPart {
 
 /// Sums over the parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PlanTotals {
     /// Parts that differ in any way.
     pub changes: u64,
@@ -53,13 +54,18 @@ pub(crate) struct PlanTotals {
 }
 
 impl Server {
-    /// Previews a reload of `text`.
+    /// Previews a reload of `text`, or of the present text of the source.
     ///
     /// # Errors
     /// Every error of the text.
-    pub(crate) async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, ReloadError> {
+    pub(crate) async fn plan(
+        self: &Arc<Self>,
+        text: Option<String>,
+    ) -> Result<ReloadPreview, ReloadError> {
         let server = Arc::clone(self);
         let plan = move || {
+            let text = text.map_or_else(|| server.source.read(), Ok);
+            let text = text.map_err(|error| vec![error.to_string()])?;
             let parsed = config::parse(&text, server.source.file());
             let new = parsed.map_err(|errors| ReloadError {
                 messages: lines(&errors),

@@ -242,7 +242,7 @@ impl Upgrades {
         self.leads.send_replace(false);
     }
 
-    pub(super) fn inherited(&self) -> Option<Arc<ProcessState>> {
+    pub(in crate::server) fn inherited(&self) -> Option<Arc<ProcessState>> {
         lock(&self.inherited).clone()
     }
 
