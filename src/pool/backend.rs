@@ -492,7 +492,7 @@ impl Backend {
     }
 
     /// Closes it to new connections; it is listed until it is empty.
-    pub(super) fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.connections.set_mode(AdmitMode::Closed);
         self.status().retired = true;
         self.losses.notify();

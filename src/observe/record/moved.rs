@@ -77,6 +77,7 @@ impl ConnectionRecord {
             phase: Phase::Relay,
             tries: moved.tries,
             ended: false,
+            was_opened: true,
             heard: moved.heard,
         }
     }
