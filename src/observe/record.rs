@@ -68,13 +68,13 @@ pub(crate) struct ConnectionRecord {
 
 const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
-/// What of a record is counted.
+/// Stage of a record: how much of it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RecordStage {
     SetUp,
-    /// Its set-up.
+    /// Its set-up is counted.
     Opened,
-    /// All of it, here or in another process.
+    /// Its line is written.
     Ended,
 }
 
@@ -209,8 +209,8 @@ impl ConnectionRecord {
     }
 
     /// Assigns another backend to a live session, which was connected `after` so long; the present
-    /// one keeps the bytes it has moved. The wait for its first byte is not measured: a session that
-    /// goes on asks it for nothing.
+    /// one keeps the bytes it has moved. The wait for its first byte is not measured: a session
+    /// that goes on asks it for nothing.
     pub(crate) fn reassigned(&mut self, backend: &Arc<BackendCounters>, after: Duration) {
         self.tally();
         self.forget_first_byte();
