@@ -10,11 +10,13 @@
 //! - `operator`: the operator's states, the highest revision wins. Pure.
 //! - `affinity`: where clients belong, asked by pools within 50 ms.
 //! - `keys`, `exchange`: commands to the store and their answers.
+//! - `handover`: what goes to the member that takes over.
 //! - `store`: the connection. `driver`: the loop around all. `member`: its handle.
 
 mod affinity;
 mod driver;
 mod exchange;
+mod handover;
 mod keys;
 mod member;
 mod members;
@@ -30,8 +32,9 @@ mod store;
 mod tests;
 
 pub(crate) use driver::ShareError;
+pub(crate) use handover::ClusterHandover;
 pub(crate) use member::ClusterMember;
 pub(crate) use operator::{OperatorField, OperatorKey, OperatorValue, SharedDrain, SharedPace};
 pub(crate) use seal::verify;
-pub(crate) use shared::ClusterHost;
+pub(crate) use shared::{Applied, ClusterHost};
 pub(crate) use status::ClusterStatus;
