@@ -184,7 +184,7 @@ export function Weight({ backend }: { backend: Backend }): JSX.Element {
 
 // Ends, or moves to other backends, the connections that a filter finds.
 export function Gather({ filter, move }: { filter: Filter; move: boolean }): JSX.Element {
-  const [found, setFound] = useState<{ found: number; more: boolean } | null>(null);
+  const [found, setFound] = useState<number | null>(null);
   const [speed, setSpeed] = useState("50/s");
   const [close, setClose] = useState(GOING_AWAY);
   const key = JSON.stringify(filter);
@@ -205,12 +205,12 @@ export function Gather({ filter, move }: { filter: Filter; move: boolean }): JSX
     await live.refresh();
     return text;
   };
-  const number = found ? `${found.more ? "more than " : ""}${count(found.found)}` : "…";
+  const number = found === null ? "…" : count(found);
   const verb = move ? "Move" : "Close";
   return (
     <Dialog title={`${verb} connections`} act={`${verb} ${number}`} danger={!move} disabled={found === null} onAct={act}>
       <Touches>
-        <b>{number} live connections</b> match: {what}. {move ? "Each gets another backend where its pool has resume; the others stay." : `Each is closed${found ? about(found.found, speed) : ""}.`}
+        <b>{found === null ? "…" : connections(found)}</b> match: {what}. {move ? "Each gets another backend where its pool has resume; the others stay." : `Each is closed${about(found ?? 0, speed)}.`}
       </Touches>
       <Field label="Rate" hint="as in 50/s">
         {(id) => <input id={id} size={8} required value={speed} onInput={(event) => setSpeed(event.currentTarget.value)} />}
@@ -256,33 +256,6 @@ export function AcceptDiscovery({ pool }: { pool: Pool }): JSX.Element {
         It lists {plural(pool.discovery?.held ?? 0, "backend")}; the pool has {count(pool.backends.length)} with <b>{connections(touched)}</b>.
         Backends that are missing in it get no new connections.
       </Touches>
-    </Dialog>
-  );
-}
-
-interface Reloaded {
-  summary: string[];
-}
-
-export function Reload(): JSX.Element {
-  useLive();
-  const [careful, setCareful] = useState(true);
-  const all = live.status?.process.connections ?? 0;
-  const act = async (): Promise<string> => {
-    const { summary } = await send<Reloaded>("POST", "/api/v1/reload", careful ? { if: ["closes=0"] } : {});
-    for (const line of summary) live.note({ kind: "reload", text: line });
-    await live.refresh();
-    return summary.length ? `reloaded: ${plural(summary.length, "change")}` : "reloaded: nothing has changed";
-  };
-  return (
-    <Dialog title="Reload the configuration" act="Reload" onAct={act}>
-      <Touches>
-        Loads <code>{live.status?.configuration.file}</code> from disk. <b>{connections(all)}</b> go on{careful ? "." : ", except those of what it closes."} A file with errors changes nothing.
-      </Touches>
-      <label class="option">
-        <input type="checkbox" checked={careful} onChange={(event) => setCareful(event.currentTarget.checked)} />
-        <span>only if it closes no live connection</span>
-      </label>
     </Dialog>
   );
 }

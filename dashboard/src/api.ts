@@ -174,6 +174,8 @@ export interface ConnectionPage {
   connections: Connection[];
   next: number | null;
   live: number;
+  // Those that match, where `count` asks for it.
+  matching?: number;
 }
 
 export interface Plan {

@@ -138,7 +138,8 @@ function rates({ backend }: Row): ReturnType<typeof live.rate> {
 
 // The reason, what the check says beside it, and since when.
 function why(backend: Backend): string {
-  const check = backend.check === "none" || backend.check === backend.state ? "" : `check ${backend.check}`;
+  const says = backend.check === "down" && backend.check_reason ? `: ${backend.check_reason}` : "";
+  const check = backend.check === "none" || backend.check === backend.state ? "" : `check ${backend.check}${says}`;
   return [backend.reason, check, ago(backend.since, Date.now())].filter(Boolean).join(" · ");
 }
 

@@ -1,6 +1,6 @@
 // Events of the admin endpoint: their shapes, what each changes in the state, and how each is told.
 
-import type { Backend, Configuration, Discovery, Job, Listener, Pool, Process, Status } from "./api";
+import type { Backend, Cluster, Configuration, Discovery, Job, Listener, Pool, Process, Status } from "./api";
 import { count, plural, words } from "./format";
 
 export interface Events {
@@ -16,6 +16,7 @@ export interface Events {
   reload: { ok: boolean; error: string | null } & Pick<Configuration, "number" | "hash">;
   job: Job;
   refusals: { refusals: { listener: string; reason: string; count: number; total: number }[] };
+  cluster: { cluster?: Cluster | null };
   upgrade: { handing_over: boolean; last_error: string[] };
   rates: RatesEvent;
 }
@@ -80,6 +81,9 @@ export function apply<K extends Kind>(status: Status, kind: K, data: Events[K]):
         found.refused += count;
       }
       return false;
+    case "cluster":
+      status.cluster = event.data.cluster ?? null;
+      return false;
     case "gone":
     case "reload":
     case "upgrade":
@@ -132,6 +136,8 @@ export function tell<K extends Kind>(before: Status, kind: K, data: Events[K]): 
       return event.data.refusals.map(({ listener, reason, count: times }) => ({ kind: event.kind, text: `${listener} refuses: ${words(reason)}`, tone: "warn", times }));
     case "process":
       return event.data.short_of_memory ? line("new connections are refused for lack of memory", "bad") : event.data.about_to_stop || !event.data.ready ? line("the process is about to stop", "warn") : [];
+    case "cluster":
+      return ofCluster(before.cluster, event.data.cluster).flatMap(([text, tone]) => line(text, tone));
     case "upgrade":
       return event.data.handing_over ? line("an upgrade hands over to a new process", "warn") : event.data.last_error.length ? line(`an upgrade failed: ${event.data.last_error.join("; ")}`, "bad") : [];
     case "lost":
@@ -147,6 +153,16 @@ function ofBackend({ pool, name, from, state, reason, changes }: Events["backend
   if (from === null) return [`${pool}/${name} is new: ${state}${why}`, tone];
   if (from === state) return [`${pool}/${name} is ${state}${why}`, "plain"];
   return [`${pool}/${name}: from ${from} to ${state}${why}${changes > 1 ? `; ${changes} changes` : ""}`, tone];
+}
+
+function ofCluster(before: Cluster | null | undefined, now: Cluster | null | undefined): [string, Tone][] {
+  if (!now) return [["this balancer is in no cluster any more", "warn"]];
+  const [old, members] = [before?.members ?? [], now.members].map((some) => some.map((member) => member.id)) as [string[], string[]];
+  const told: [string, Tone][] = [];
+  for (const id of members) if (!old.includes(id)) told.push([`balancer ${id} is in the cluster`, "good"]);
+  for (const id of old) if (!members.includes(id)) told.push([`balancer ${id} is not heard any more`, "warn"]);
+  if (now.alone !== before?.alone) told.push(now.alone ? ["the store of the cluster is lost", "bad"] : ["the store of the cluster answers", "good"]);
+  return told;
 }
 
 function ofJob(before: Status, job: Job, line: (text: string, tone?: Tone) => Note[]): Note[] {

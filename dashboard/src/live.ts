@@ -31,7 +31,7 @@ const GATHER_MS = 200;
 // A line that comes again within this time is the same one.
 const REPEAT_MS = 60_000;
 const MAX_LOG = 500;
-const KINDS: Kind[] = ["hello", "lost", "process", "backend", "check", "pool", "discovery", "listener", "gone", "reload", "job", "refusals", "upgrade", "rates"];
+const KINDS: Kind[] = ["hello", "lost", "process", "backend", "check", "pool", "discovery", "listener", "gone", "reload", "job", "refusals", "cluster", "upgrade", "rates"];
 
 class Live {
   link: Link = "starting";
@@ -153,7 +153,8 @@ class Live {
     this.asking = true;
     try {
       const status = await send<Status>("GET", "/api/v1/status");
-      if (this.status && this.status.process.id !== status.process.id) {
+      const before = this.status?.process;
+      if (before && (before.id !== status.process.id || before.started_at !== status.process.started_at)) {
         this.meter.forget();
         this.note({ kind: "page", text: `another process serves: ${status.process.id}, version ${status.version}`, tone: "warn" });
       }

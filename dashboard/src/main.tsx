@@ -1,6 +1,6 @@
 // The page: its frame, and which of its pages is shown.
 
-import { render, type JSX } from "preact";
+import { Component, render, type ComponentChildren, type JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Status } from "./api";
 import { currentSession, logIn, logOut } from "./client";
@@ -32,7 +32,7 @@ function App(): JSX.Element {
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>to the content</a>
       <Top route={route} status={status} />
       {state === "lost" && <p class="lost" role="alert">The balancer does not answer. What is shown is from before; asking again.</p>}
-      <main id="main" tabIndex={-1}>{status ? <Page route={route} status={status} /> : <Waiting lost={state === "lost"} />}</main>
+      <main id="main" tabIndex={-1}>{status ? <Guard key={route.page}><Page route={route} status={status} /></Guard> : <Waiting lost={state === "lost"} />}</main>
       <Host />
     </>
   );
@@ -48,6 +48,20 @@ function title({ page, name }: Route): string {
 
 function capital(word: string): string {
   return word.slice(0, 1).toUpperCase() + word.slice(1);
+}
+
+// One page's fault stays its own.
+class Guard extends Component<{ children?: ComponentChildren }, { error: unknown }> {
+  override state = { error: null };
+
+  static override getDerivedStateFromError(error: unknown): { error: unknown } {
+    return { error };
+  }
+
+  render(): ComponentChildren {
+    if (this.state.error === null) return this.props.children;
+    return <><h1>This page has failed</h1><Failure error={this.state.error} /></>;
+  }
 }
 
 function Page({ route, status }: { route: Route; status: Status }): JSX.Element {

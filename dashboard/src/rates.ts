@@ -79,3 +79,12 @@ function ofPool(pool: Pool): Rates {
 export function refusedBy(pool: Pool): number {
   return pool.refused_no_backend + pool.refused_full + pool.refused_queue_full + pool.queue_timeouts;
 }
+
+// Connections of the busiest backend beside its share by weight; null where there is none. 1 is even.
+export function busiest(pool: Pool): number | null {
+  const up = pool.backends.filter((one) => one.state === "up" && one.weight > 0 && !one.backup);
+  const all = sum(up, (one) => one.live);
+  const weights = sum(up, (one) => one.weight);
+  if (all === 0) return null;
+  return up.reduce((most, one) => Math.max(most, (one.live * weights) / (all * one.weight)), 0);
+}

@@ -81,8 +81,8 @@ function Head<Row>({ column, order, set }: { column: Column<Row>; order: Order |
   );
 }
 
-function classes<Row>({ number, minor, wide }: Column<Row>): string {
-  return [number && "number", minor && "minor", wide && "wide"].filter(Boolean).join(" ");
+function classes<Row>({ title, number, minor, wide }: Column<Row>): string {
+  return [number && "number", minor && "minor", wide && "wide", title === "Actions" && "actions"].filter(Boolean).join(" ");
 }
 
 function sorted<Row>(rows: Row[], columns: Column<Row>[], order: Order | null): Row[] {

@@ -61,12 +61,22 @@ pub(crate) struct ConnectionRecord {
     phase: Phase,
     /// Connects tried, with the first; stays at 255.
     tries: u8,
-    ended: bool,
+    stage: RecordStage,
     /// True: a byte of the client was read in set-up.
     heard: bool,
 }
 
 const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
+
+/// What of a record is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordStage {
+    SetUp,
+    /// Its set-up.
+    Opened,
+    /// All of it, here or in another process.
+    Ended,
+}
 
 const UNKNOWN_TIME: u32 = u32::MAX;
 
@@ -118,7 +128,7 @@ impl ConnectionRecord {
             tls: None,
             phase: Phase::Accept,
             tries: 0,
-            ended: false,
+            stage: RecordStage::SetUp,
             heard: false,
         }
     }
@@ -198,12 +208,16 @@ impl ConnectionRecord {
         self.assigned = Some(Arc::clone(backend));
     }
 
-    /// Assigns another backend to a live session; the present one keeps the bytes it has moved.
-    pub(crate) fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
+    /// Assigns another backend to a live session, which was connected `after` so long; the present
+    /// one keeps the bytes it has moved. The wait for its first byte is not measured: a session that
+    /// goes on asks it for nothing.
+    pub(crate) fn reassigned(&mut self, backend: &Arc<BackendCounters>, after: Duration) {
         self.tally();
+        self.forget_first_byte();
         // The code was that of the former backend.
         self.names.set_close_code(false, None);
         self.assigned(backend);
+        self.note_connect(after);
     }
 
     /// Counts that the assigned backend has taken the session over; writes the line of `log_at`
@@ -228,13 +242,18 @@ impl ConnectionRecord {
         }
     }
 
-    /// Notes a connect; its time is kept in microseconds, up to 71 minutes.
+    /// Notes a connect, and begins the wait for the backend.
     pub(crate) fn connected(&mut self, after: Duration) {
+        self.note_connect(after);
+        self.await_first_byte();
+    }
+
+    /// Notes the time of a connect, in microseconds, up to 71 minutes.
+    fn note_connect(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
         if let Some(assigned) = &self.assigned {
             assigned.times.connect.observe(after);
         }
-        self.await_first_byte();
     }
 
     /// Notes that the backend's connection has served before, with its TLS version.
@@ -313,9 +332,13 @@ impl ConnectionRecord {
     }
 
     /// Notes that the connection is established; writes the line of `log_at` "open", when it is
-    /// wanted.
+    /// wanted. One that gets another backend before the first byte is opened again, and is counted
+    /// once.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
+        if std::mem::replace(&mut self.stage, RecordStage::Opened) != RecordStage::SetUp {
+            return;
+        }
         self.listener.times.setup.observe(self.age());
         self.trace_opened();
         if self.listener.journal.log_at().open {
@@ -350,7 +373,7 @@ impl ConnectionRecord {
     }
 
     fn close(&mut self, end: Termination) {
-        self.ended = true;
+        self.stage = RecordStage::Ended;
         self.tally();
         self.listener.ends.count(end);
         if self.phase == Phase::Relay {
@@ -478,7 +501,7 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.stage != RecordStage::Ended {
             self.close(Termination::new(Side::Evenkeel, self.phase, Cause::Panic));
         }
     }
@@ -660,6 +683,46 @@ mod tests {
         let listener = listener(&quiet());
         record(&listener).finish(Termination::new(Side::Client, Phase::Tls, Cause::Invalid));
         assert_eq!(listener.handshake_failures.load(Relaxed), 1);
+    }
+
+    fn times(histogram: &crate::observe::Histogram) -> u64 {
+        histogram.buckets().map(|(_, count)| count).sum()
+    }
+
+    #[test]
+    fn a_connection_that_is_opened_again_is_counted_once_and_one_that_is_refused_is_no_session() {
+        let listener = listener(&quiet());
+        let mut served = record(&listener);
+        served.opened();
+        served.enter(Phase::Connect);
+        served.opened();
+        assert_eq!(times(&listener.times.setup), 1);
+        served.finish(FIN);
+        let mut refused = record(&listener);
+        refused.opened();
+        refused.enter(Phase::Connect);
+        refused.finish(Termination::new(Side::Backend, Phase::Connect, Cause::Fin));
+        assert_eq!(times(&listener.times.session), 1);
+    }
+
+    #[test]
+    fn a_session_that_has_moved_waits_for_no_first_byte() {
+        let backend = |name: &str| {
+            let times = Arc::<crate::observe::PoolTimes>::default();
+            BackendCounters::new("chat".into(), name.into(), times)
+        };
+        let (n1, n2) = (backend("n1"), backend("n2"));
+        let mut record = record(&listener(&quiet()));
+        record.assigned(&n1);
+        record.connected(Duration::ZERO);
+        record.opened();
+        record.reassigned(&n2, Duration::ZERO);
+        record.first_byte_passed(Side::Backend);
+        record.tally();
+        let seen =
+            |one: &BackendCounters| (times(&one.times.connect), times(&one.times.first_byte));
+        assert_eq!((seen(&n1), seen(&n2)), ((1, 0), (1, 0)));
+        record.finish(FIN);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::request::{AcquireError, BackendRequest};
 use super::view::{PickError, PickRequest, View};
 use crate::balance::{address_hash, bytes_hash};
 use crate::config::{self, Balance};
+use crate::observe::PoolTimes;
 
 impl Pool {
     /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are
@@ -130,7 +131,7 @@ impl Pool {
             (wait, view.settings.queue_timeout)
         };
         self.serve_queue();
-        let begun = Instant::now();
+        let _measured = MeasuredWait::begin(&self.times);
         let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
         loop {
             let refresh = *refresh_at.borrow_and_update();
@@ -140,10 +141,7 @@ impl Pool {
                 answer = wait.answer() => answer,
                 () = &mut deadline => match wait.give_up() {
                     Some(answer) => answer,
-                    None => {
-                        self.times.queue_wait.observe(begun.elapsed());
-                        return Err(AcquireError::QueueTimeout(timeout));
-                    }
+                    None => return Err(AcquireError::QueueTimeout(timeout)),
                 },
                 () = sleep_until(refresh) => {
                     self.refresh(clock());
@@ -151,7 +149,6 @@ impl Pool {
                 }
                 _ = refresh_at.changed() => continue,
             };
-            self.times.queue_wait.observe(begun.elapsed());
             return answer.map_err(|_| AcquireError::NoBackend);
         }
     }
@@ -161,6 +158,27 @@ impl Pool {
         let now = clock();
         self.queue
             .serve(|request| self.view.load().pick(request, now));
+    }
+}
+
+/// Wait in the queue. Dropping it notes how long it was, of a client that has left, too.
+struct MeasuredWait<'a> {
+    times: &'a PoolTimes,
+    begun: Instant,
+}
+
+impl MeasuredWait<'_> {
+    fn begin(times: &PoolTimes) -> MeasuredWait<'_> {
+        MeasuredWait {
+            times,
+            begun: Instant::now(),
+        }
+    }
+}
+
+impl Drop for MeasuredWait<'_> {
+    fn drop(&mut self) {
+        self.times.queue_wait.observe(self.begun.elapsed());
     }
 }
 

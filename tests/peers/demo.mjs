@@ -57,6 +57,9 @@ const [line] = await within(once(lines, "line"), "a line of the raw echo");
 node(line);
 raw.destroy();
 
+const dashboard = await (await fetch(`${tour.admin}/`)).text();
+if (!dashboard.includes("/assets/app.js")) fail(`no dashboard: ${dashboard}`);
+
 const drain = await fetch(`${tour.admin}/api/v1/pools/chat/backends/n1/drain`, {
   method: "POST",
   headers: { "content-type": "application/json" },

@@ -19,8 +19,8 @@ export function ClusterPage({ status }: { status: Status }): JSX.Element {
       <dl class="figures">
         <Figure label="Balancers" value={count(cluster.members.length + 1)} note="with this one" />
         <Figure label="Connections" value={count(own + others)} note={`${count(own)} of them here`} />
-        <Figure label="Store" value={<State state={cluster.alone ? "alone" : "good"} />} note={cluster.store} />
-        <Figure label="Latest exchange" value={cluster.age_seconds === null ? "none" : age(cluster.age_seconds)} note={`${count(cluster.failures)} of ${count(cluster.exchanges + cluster.failures)} failed`} tone={cluster.alone ? "bad" : undefined} />
+        <Figure label="Store" value={cluster.alone ? "away" : "answers"} note={cluster.store} tone={cluster.alone ? "bad" : undefined} />
+        <Figure label="Latest exchange" value={cluster.age_seconds === null ? "none" : `${age(cluster.age_seconds)} ago`} note={`${count(cluster.failures)} of ${count(cluster.exchanges + cluster.failures)} failed`} />
       </dl>
       {cluster.last_error && <p class="bad">{cluster.last_error}</p>}
       <Card title="The other balancers" flush>

@@ -2,12 +2,11 @@
 
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { Reload } from "../actions";
-import type { Plan, PlanPart, Status } from "../api";
+import type { Plan, Status } from "../api";
 import { mayAct, send } from "../client";
-import { connections, count, moment, plural } from "../format";
-import { Table, type Column } from "../table";
-import { Card, Failure, Figure, State, ask } from "../ui";
+import { count, moment } from "../format";
+import { Effect, Reload } from "../reload";
+import { Card, Failure, ask } from "../ui";
 
 export function ConfigurationPage({ status }: { status: Status }): JSX.Element {
   const { file, number, hash, loaded_at, reloads_ok, reloads_failed, last_error } = status.configuration;
@@ -80,41 +79,8 @@ function Planner(): JSX.Element {
       </form>
       <div role="status">
         <Failure error={error} />
-        {plan && <Result plan={plan} />}
+        {plan && <Effect plan={plan} />}
       </div>
     </Card>
   );
-}
-
-function Result({ plan }: { plan: Plan }): JSX.Element {
-  const { totals, parts, needs_restart, refusals } = plan;
-  const differing = parts.filter((part) => part.fate !== "kept");
-  return (
-    <div class="plan">
-      <dl class="figures">
-        <Figure label="Closed" value={count(totals.closes)} note="live connections" tone={totals.closes > 0 ? "bad" : undefined} />
-        <Figure label="Left behind" value={count(totals.left_behind)} note="go on, not in the file" tone={totals.left_behind > 0 ? "warn" : undefined} />
-        <Figure label="Changes" value={count(totals.changes)} note={`${count(totals.kept)} kept`} />
-        <Figure label="Added" value={count(totals.adds)} />
-        <Figure label="Removed" value={count(totals.removes)} />
-      </dl>
-      {refusals.map((reason) => <p key={reason} class="bad">it would be refused: {reason}</p>)}
-      {needs_restart.length > 0 && <p class="warned">Read at start only: {needs_restart.join(", ")}</p>}
-      <Table caption="Parts that differ" columns={columns} rows={differing} id={(part) => `${part.part} ${part.name}`} empty="It is the same as the configuration in force." />
-    </div>
-  );
-}
-
-const columns: Column<PlanPart>[] = [
-  { title: "Part", wide: true, cell: (part) => <b>{part.part} {part.name}</b> },
-  { title: "Change", cell: (part) => <State state={part.fate} /> },
-  { title: "Keys", wide: true, cell: (part) => part.keys.join(", ") || "–" },
-  { title: "Live", number: true, order: (part) => part.live ?? 0, cell: (part) => (part.live === null ? "–" : count(part.live)) },
-  { title: "Effect", wide: true, cell: effect },
-];
-
-function effect({ closes, left_behind, live }: PlanPart): string {
-  if (closes > 0) return `closes ${connections(closes)}`;
-  if (left_behind > 0) return `${plural(left_behind, "connection")} go on behind it`;
-  return live ? "touches none" : "–";
 }

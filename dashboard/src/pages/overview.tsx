@@ -6,7 +6,7 @@ import { Backends } from "../backends";
 import { PoolsChart, colour } from "../chart";
 import { bytes, count, duration, plural, rate } from "../format";
 import { live } from "../live";
-import { sum } from "../rates";
+import { busiest, refusedBy, sum } from "../rates";
 import { link } from "../route";
 import { Table, type Column } from "../table";
 import { Bar, Card, Figure, State } from "../ui";
@@ -121,10 +121,8 @@ function shares(pool: Pool): JSX.Element {
 
 // The busiest backend beside what would be even.
 function Evenness({ pool }: { pool: Pool }): JSX.Element {
-  const up = pool.backends.filter((backend) => backend.state === "up");
-  const most = up.reduce((high, backend) => Math.max(high, backend.live), 0);
-  const mean = sum(up, (backend) => backend.live) / Math.max(1, up.length);
-  return <span class="share"><Bar part={most > 0 ? mean / most : 0} tone="c0" />{most > 0 ? `${(most / mean).toFixed(2)} × even` : "empty"}</span>;
+  const most = busiest(pool);
+  return <span class="share"><Bar part={most === null ? 0 : 1 / most} tone="c0" />{most === null ? "empty" : `${most.toFixed(2)} × even`}</span>;
 }
 
 const columns: Column<Pool>[] = [
@@ -146,7 +144,7 @@ const columns: Column<Pool>[] = [
   { title: "In/s", number: true, minor: true, cell: (pool) => bytes(live.rate(`pool ${pool.name}`).fromClients) },
   { title: "Out/s", number: true, minor: true, cell: (pool) => bytes(live.rate(`pool ${pool.name}`).fromBackends) },
   { title: "Queued", number: true, order: (pool) => pool.queued, cell: (pool) => count(pool.queued) },
-  { title: "No backend", number: true, cell: (pool) => count(pool.refused_no_backend + pool.refused_full + pool.refused_queue_full + pool.queue_timeouts) },
+  { title: "No backend", number: true, cell: (pool) => count(refusedBy(pool)) },
 ];
 
 // States of a pool's backends, each with its number.

@@ -9,7 +9,7 @@ import { BalanceChart, MAX_DRAWN } from "../chart";
 import { mayAct } from "../client";
 import { age, bytes, count, plural, rate } from "../format";
 import { live } from "../live";
-import { sum } from "../rates";
+import { busiest, refusedBy, sum } from "../rates";
 import { link } from "../route";
 import { Card, Empty, Figure, State, ask } from "../ui";
 
@@ -42,20 +42,18 @@ export function PoolPage({ status, name }: { status: Status; name: string }): JS
 function Figures({ pool }: { pool: Pool }): JSX.Element {
   const all = sum(pool.backends, (backend) => backend.live);
   const up = pool.backends.filter((backend) => backend.state === "up");
-  const most = up.reduce((high, backend) => Math.max(high, backend.live), 0);
-  const mean = sum(up, (backend) => backend.live) / Math.max(1, up.length);
+  const most = busiest(pool);
   const rates = live.rate(`pool ${pool.name}`);
-  const refused = pool.refused_no_backend + pool.refused_full + pool.refused_queue_full + pool.queue_timeouts;
   return (
     <dl class="figures">
       <Figure label="Live" value={count(all)} note={`on ${plural(pool.backends.length, "backend")}`} />
       <Figure label="Up" value={count(up.length)} note={`of ${count(pool.backends.length)}`} tone={up.length === 0 ? "bad" : up.length < pool.backends.length ? "warn" : undefined} />
-      <Figure label="Busiest" value={mean > 0 ? `${(most / mean).toFixed(2)} ×` : "–"} note="of an even share" />
+      <Figure label="Busiest" value={most === null ? "–" : `${most.toFixed(2)} ×`} note="its share by weight" />
       <Figure label="New" value={`${rate(rates.opened)}/s`} />
       <Figure label="From clients" value={`${bytes(rates.fromClients)}/s`} />
       <Figure label="From backends" value={`${bytes(rates.fromBackends)}/s`} />
       <Figure label="Queued" value={count(pool.queued)} tone={pool.queued > 0 ? "warn" : undefined} />
-      <Figure label="No backend for" value={count(refused)} note={`${count(pool.retries)} retries`} />
+      <Figure label="No backend for" value={count(refusedBy(pool))} note={`${count(pool.retries)} retries`} />
     </dl>
   );
 }

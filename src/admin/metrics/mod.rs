@@ -374,6 +374,46 @@ mod tests {
         assert_eq!(without.lines().collect::<Vec<_>>(), others);
     }
 
+    /// The lines of `evenkeel_pool_backends` that count something, without the name.
+    fn pool_states(scrape: Scrape) -> Vec<String> {
+        let mut page = String::new();
+        write(scrape, &mut page).unwrap();
+        let lines = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("evenkeel_pool_backends"));
+        let counting = lines.filter(|line| line.starts_with('{') && !line.ends_with(" 0"));
+        counting.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn removed_backends_have_a_state_of_their_own() {
+        let ((backends, _leases), scrape) = (backends(), scrape());
+        backends[0].retire();
+        let states = pool_states(Scrape { backends, ..scrape });
+        let wanted = [
+            "{pool=\"chat\",state=\"up\"} 1",
+            "{pool=\"chat\",state=\"removed\"} 1",
+        ];
+        assert_eq!(states, wanted);
+    }
+
+    #[test]
+    fn a_removed_pool_has_no_states_and_an_empty_one_has_zeros() {
+        let ((backends, _leases), mut removed) = (backends(), scrape());
+        removed.status.pools[0].removed = true;
+        assert_eq!(
+            pool_states(Scrape {
+                backends,
+                ..removed
+            }),
+            [""; 0]
+        );
+        let mut page = String::new();
+        write(scrape(), &mut page).unwrap();
+        let zero = "evenkeel_pool_backends{pool=\"chat\",state=\"up\"} 0";
+        assert!(page.lines().any(|line| line == zero), "{page}");
+    }
+
     #[test]
     fn what_is_not_known_has_no_sample() {
         let page = page(true);

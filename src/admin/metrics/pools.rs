@@ -14,6 +14,9 @@ use crate::pool::{Backend, PoolValues};
 
 /// Values of the label `state`.
 const STATES: [&str; 6] = ["up", "down", "drain", "maint", "ejected", "unresolved"];
+/// State of a backend that a reload or discovery has removed and that has connections left,
+/// whatever its effective state is: it takes no client.
+const REMOVED: &str = "removed";
 const BACKEND_STATE: Metric =
     Metric::gauge("backend_state").help("1 for the present effective state");
 
@@ -48,7 +51,7 @@ const POOL_METRICS: &[MetricOf<PoolView>] = &[
 ];
 
 const POOL_BACKENDS: Metric =
-    Metric::gauge("pool_backends").help("Backends by effective state, removed ones among them");
+    Metric::gauge("pool_backends").help("Backends by effective state, and those that are removed");
 const POOL_LIVE: Metric =
     Metric::gauge("pool_live_connections").help("Connections of all backends now");
 
@@ -71,8 +74,30 @@ const BACKEND_METRICS: &[MetricOf<Backend>] = &[
 #[derive(Default)]
 struct PoolSums {
     live: u64,
+    /// False: a reload has removed the pool, which has connections left.
+    is_present: bool,
     /// Backends, by the place of their state in `STATES`.
     states: [u64; STATES.len()],
+    removed: u64,
+}
+
+impl PoolSums {
+    fn add(&mut self, backend: &Backend) {
+        self.live += backend.live();
+        if backend.is_retired() {
+            self.removed += 1;
+            return;
+        }
+        let pairs = self.states.iter_mut().zip(states(backend));
+        pairs.for_each(|(count, (_, is_in))| *count += is_in);
+    }
+
+    fn states(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        STATES
+            .into_iter()
+            .zip(self.states)
+            .chain([(REMOVED, self.removed)])
+    }
 }
 
 pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
@@ -95,15 +120,16 @@ pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result
 
 fn encode_sums(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
     let mut sums: BTreeMap<&str, PoolSums> = BTreeMap::new();
-    for backend in &scrape.backends {
-        let sum = sums.entry(backend.pool()).or_default();
-        sum.live += backend.live();
-        let is_in = states(backend);
-        let pairs = sum.states.iter_mut().zip(is_in);
-        pairs.for_each(|(count, (_, is_in))| *count += is_in);
+    // A pool without any backend has a row, too.
+    for pool in &scrape.status.pools {
+        sums.entry(&pool.name).or_default().is_present |= !pool.removed;
     }
-    let states = sums.iter().flat_map(|(pool, sum)| {
-        let states = STATES.into_iter().zip(sum.states);
+    for backend in &scrape.backends {
+        sums.entry(backend.pool()).or_default().add(backend);
+    }
+    let present = sums.iter().filter(|(_, sum)| sum.is_present);
+    let states = present.flat_map(|(pool, sum)| {
+        let states = sum.states();
         states.map(|(state, count)| (vec![("pool", *pool), ("state", state)], count))
     });
     page.family(POOL_BACKENDS, states)?;

@@ -105,7 +105,7 @@ Evenkeel demo: three echo nodes (n1, n2, n3) behind one balancer
   websocket    {websocket}
                {secure_websocket}
   raw tcp      {tcp}
-  admin        {admin}
+  dashboard    {admin}/  (the admin endpoint: its API and `evenkeel status` ask there, too)
   config       {config}  (edit and save it: changes are applied at once)
 
 Try

@@ -37,6 +37,11 @@ impl ConnectionRecord {
         self.set_first_byte(self.age().saturating_sub(asked), FirstByte::Measured);
     }
 
+    /// Gives up a wait that is not over.
+    pub(super) fn forget_first_byte(&mut self) {
+        self.first_byte_step = FirstByte::None;
+    }
+
     fn set_first_byte(&mut self, time: Duration, step: FirstByte) {
         self.first_byte_step = FirstByte::None;
         if let Ok(time) = u32::try_from(time.as_micros()) {

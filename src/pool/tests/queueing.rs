@@ -56,6 +56,26 @@ async fn waiting_ends_after_queue_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_wait_is_measured_that_of_a_client_who_leaves_too() {
+    let pool = Pool::new(&limited(&[1], 3));
+    let held = take(&pool).unwrap();
+    let waits = || -> u64 { pool.times().queue_wait.buckets().map(|(_, n)| n).sum() };
+    let pick = BackendRequest::default();
+    {
+        let mut leaves = std::pin::pin!(pool.acquire(&pick));
+        joined(leaves.as_mut());
+        assert_eq!(waits(), 0);
+    }
+    assert_eq!(waits(), 1);
+    let refused = pool.acquire(&pick).await;
+    assert!(matches!(refused, Err(AcquireError::QueueTimeout(_))));
+    assert_eq!(waits(), 2);
+    drop(held);
+    assert!(pool.acquire(&pick).await.is_ok());
+    assert_eq!(waits(), 2, "who need not wait has no wait");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_gives_up_waiting_frees_what_it_was_given() {
     let pool = Pool::new(&limited(&[1], 3));
     let held = take(&pool).unwrap();

@@ -327,6 +327,9 @@ impl ConnectHandler for PendingSession {
             ..
         } = *self;
         let SessionGuards { lease, permit } = guards;
+        // It is in set-up again.
+        let mut record = record;
+        record.enter(Phase::Connect);
         let mut client = TcpClient {
             handoff: client,
             record,

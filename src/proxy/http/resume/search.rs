@@ -105,8 +105,7 @@ impl NewBackendSearch {
         Ok(NewBackend {
             leg,
             install: Box::new(move |guards, record| {
-                record.reassigned(lease.backend().counters());
-                record.connected(connect_time);
+                record.reassigned(lease.backend().counters(), connect_time);
                 record.encrypted(tls);
                 guards.lease = Some(lease);
             }),
