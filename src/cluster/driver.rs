@@ -9,13 +9,14 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{OwnNumbers, StoreExchange, StoredTable};
+use super::exchange::{OwnNumbers, StoreExchange};
 use super::operator::{Merged, OperatorKey, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::ClusterShared;
 use super::state_file;
 use super::status::MemberStatus;
 use super::store::{Store, StoreError, shorten};
+use super::stored::StoredTable;
 use crate::base::backoff::Backoff;
 use crate::base::log_throttle::LogThrottle;
 use crate::config::Share;

@@ -4,7 +4,7 @@
 //! the first has shown to be new. Whatever is not sealed with the cluster's secret is counted and
 //! left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::keys::{SET_IF_SAME, StoreKeys};
@@ -14,6 +14,7 @@ use super::operator::{MAX_ENTRIES, OperatorEntry, OperatorKey};
 use super::report::MemberReport;
 use super::seal::ClusterSecret;
 use super::store::StoreError;
+use super::stored::StoredTable;
 use crate::wire::resp::{RespValue, command};
 
 /// Between two reads of the whole table, in case its mark has not told.
@@ -81,29 +82,6 @@ pub(super) struct SecondRound {
     /// The set of members is something else by now.
     repair: bool,
     pub table: bool,
-}
-
-/// The operator's states in the store.
-#[derive(Debug, Default)]
-pub(super) struct StoredTable {
-    pub entries: BTreeMap<OperatorKey, OperatorEntry>,
-    /// Each field as it is there, whoever has written it.
-    raw: BTreeMap<String, Vec<u8>>,
-    /// Fields that a member of another version has written.
-    foreign: BTreeSet<OperatorKey>,
-}
-
-impl StoredTable {
-    /// Whether a member of another version has written the field: it knows what stands above.
-    pub(super) fn is_foreign(&self, key: &OperatorKey) -> bool {
-        self.foreign.contains(key)
-    }
-
-    /// Whether the field is there, written by nobody with the secret.
-    pub(super) fn is_rejected(&self, key: &OperatorKey) -> bool {
-        let is_read = self.entries.contains_key(key) || self.is_foreign(key);
-        !is_read && self.raw.contains_key(&key.to_string())
-    }
 }
 
 impl StoreExchange {

@@ -9,7 +9,7 @@
 //! - `members`: who is there, by an own clock. Pure.
 //! - `operator`: the operator's states, the highest revision wins. Pure.
 //! - `affinity`: where clients belong, asked by pools within 50 ms.
-//! - `keys`, `exchange`: commands to the store and their answers.
+//! - `keys`, `exchange`, `stored`: commands to the store and their answers.
 //! - `handover`: what goes to the member that takes over.
 //! - `store`: the connection. `driver`: the loop around all. `member`: its handle.
 
@@ -28,6 +28,7 @@ mod shared;
 mod state_file;
 mod status;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 

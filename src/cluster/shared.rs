@@ -199,7 +199,8 @@ impl ClusterShared {
         };
         let (pool, backend) = (key.pool.as_str(), key.backend.as_str());
         let (there, by) = (&entry.value, entry.by.as_str());
-        tracing::warn!(pool, backend, state = %own, %there, by, "a state set here goes on, and to the cluster");
+        let what = "a state set here goes on, and goes to the cluster";
+        tracing::warn!(pool, backend, state = %own, %there, by, "{what}");
         let _: Merged = self.put(key, own);
         self.wake.notify_one();
         true

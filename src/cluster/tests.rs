@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::exchange::{OwnNumbers, StoreExchange, StoredTable};
+use super::exchange::{OwnNumbers, StoreExchange};
 use super::operator::{
     Merged, OperatorEntry, OperatorKey, OperatorTable, OperatorValue, SharedDrain,
 };
 use super::seal::ClusterSecret;
+use super::stored::StoredTable;
 use crate::wire::resp::{self, RespValue};
 
 const EXPIRE: Duration = Duration::from_secs(5);

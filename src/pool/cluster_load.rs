@@ -59,6 +59,7 @@ impl ClusterLoad {
     pub(super) fn be_alone(&self, own: u64, members: u32) {
         self.others.store(0, SeqCst);
         self.picks.store(0, SeqCst);
+        self.carried.store(0, SeqCst);
         // Others that had none, or that do not share drains, have no part.
         if self.draining_others.load(SeqCst) > 0 {
             let of_equals = own.saturating_mul(u64::from(members.saturating_sub(1)));
