@@ -55,6 +55,13 @@ async fn members_follow_a_fail_over_of_sentinel() {
     replica
         .until("ROLE", |answer| answer.contains("master"))
         .await;
+    // Until the sentinel says so, members ask the one that is gone.
+    let port = replica.address().port().to_string();
+    sentinel
+        .until("SENTINEL get-master-addr-by-name primary", |answer| {
+            answer.contains(&port)
+        })
+        .await;
     replica
         .until("EXISTS ek:{edge}:n:lb2", |answer| answer.starts_with(":1"))
         .await;
