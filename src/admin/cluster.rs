@@ -48,7 +48,7 @@ pub(super) fn status(server: &Server) -> Option<ClusterView> {
 /// Sets a state of a backend at all other members.
 ///
 /// # Errors
-/// 503 where the store does not have it: nothing was changed here.
+/// 503 where the store does not have it, or has not said so in time.
 pub(super) async fn share(
     server: &Server,
     backend: &Backend,
@@ -59,10 +59,14 @@ pub(super) async fn share(
     shared.map_err(|error| {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         match error {
-            ShareError::Unavailable(_) => {
+            ShareError::Unavailable(_) | ShareError::Unsure(_) => {
+                let unchanged = match error {
+                    ShareError::Unavailable(_) => "; nothing was changed here",
+                    _ => "",
+                };
                 let message = format!(
-                    "{error}; nothing was changed here. With ?local=true (--local) it is set on \
-                     this balancer alone, and on the others once the store is back"
+                    "{error}{unchanged}. With ?local=true (--local) it is set on this balancer \
+                     alone, and on the others once the store is back"
                 );
                 ApiError::new(unavailable, message).with_local()
             }

@@ -1,8 +1,9 @@
 //! Connections that sources have at the other balancers of a cluster.
 //!
-//! A balancer tells only of sources with many connections, as a keyed hash and a count. So a count
-//! of the others is never too high: no source is refused below its limit. It may be too low by what
-//! is not told, which is less than half of the limit over all, and by the clients of one interval.
+//! A balancer tells only of sources with many connections, as a keyed hash and a count. A count of
+//! the others may be too low by what is not told, which is less than half of the limit over all, and
+//! by the clients of one interval. It is too high only by connections that have ended since it was
+//! told: those of one interval, and of `expire` where their balancer has died.
 //! The hash hides the addresses from readers of the store.
 
 use std::cmp::Reverse;

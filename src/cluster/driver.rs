@@ -9,13 +9,14 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{OwnNumbers, StoreExchange, StoredTable};
+use super::exchange::{OwnNumbers, StoreExchange};
 use super::operator::{Merged, OperatorKey, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::ClusterShared;
 use super::state_file;
 use super::status::MemberStatus;
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, shorten};
+use super::stored::StoredTable;
 use crate::base::backoff::Backoff;
 use crate::base::log_throttle::LogThrottle;
 use crate::config::Share;
@@ -34,11 +35,18 @@ const FILE_RETRY: Duration = Duration::from_secs(30);
 /// Between two log lines of values that nobody with the secret has written.
 const REJECTED_SPACING: Duration = Duration::from_secs(60);
 
+/// Between two times that values of another secret are replaced: members with different secrets,
+/// as while it is changed, do not write against each other at each exchange.
+const REPLACE_SPACING: Duration = Duration::from_secs(30);
+
 /// Why a state is not shared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ShareError {
     #[error("the store of the cluster gives no answer: {0}")]
     Unavailable(String),
+    /// It was sent, and may be in the store.
+    #[error("the store of the cluster gives no answer: {0}; the state may be set all the same")]
+    Unsure(String),
     #[error("other members set the same state at the same time; ask again")]
     Contended,
     #[error("there are too many states in the cluster")]
@@ -63,8 +71,10 @@ pub(super) struct Driver {
     retries: Backoff,
     next_try: Instant,
     last_good: Instant,
-    /// Members at the latest good exchange, this one among them.
+    /// Members at the latest good exchange, this one among them; before it, as handed over.
     members: u32,
+    /// Whether there was a good exchange: until then what was known of the others stays.
+    has_heard: bool,
     is_alone: bool,
     has_twin: bool,
     /// Digest of the table that is in the file.
@@ -72,6 +82,7 @@ pub(super) struct Driver {
     keeping: Option<JoinHandle<Result<(), String>>>,
     keep_after: Instant,
     rejected_log: LogThrottle,
+    replace_after: Instant,
 }
 
 impl Driver {
@@ -79,6 +90,7 @@ impl Driver {
         shared: Arc<ClusterShared>,
         secret: ClusterSecret,
         requests: mpsc::Receiver<SetRequest>,
+        members: u32,
     ) -> Driver {
         let (settings, now) = (Arc::clone(&shared.settings), Instant::now());
         // States that are known already are in no file of these settings yet.
@@ -102,13 +114,15 @@ impl Driver {
             retries: Backoff::new(FIRST_RETRY, MAX_RETRY),
             next_try: now,
             last_good: now,
-            members: 1,
+            members,
+            has_heard: false,
             is_alone: false,
             has_twin: false,
             kept,
             keeping: None,
             keep_after: now,
             rejected_log: LogThrottle::new(REJECTED_SPACING),
+            replace_after: now,
             shared,
         }
     }
@@ -151,12 +165,15 @@ impl Driver {
         match made {
             Ok(()) => {
                 self.retries.reset();
-                self.last_good = now;
+                let gap = now.saturating_duration_since(self.last_good);
+                self.exchange.members.forgive(gap, now);
+                (self.last_good, self.has_heard) = (now, true);
                 // Members that have started together do not ask together.
                 self.next_try = now + interval.mul_f64(0.95 + 0.1 * fastrand::f64());
                 self.members = u32::try_from(self.exchange.members.count() + 1).unwrap_or(u32::MAX);
                 let mut status = self.shared.status();
                 status.exchanges += 1;
+                status.known_members = self.members;
                 status.exchanged_at = Some(now);
                 status.last_error = None;
             }
@@ -179,7 +196,7 @@ impl Driver {
             self.exchange.restart(now);
         }
         let own = self.own_numbers();
-        let digest = self.shared.table().digest();
+        let digest = self.shared.applied_digest();
         let commands = self.exchange.first_round(own, digest, now);
         let answers = self.store.call_all(&commands).await?;
         let round = self.exchange.first_answers(answers, Instant::now())?;
@@ -215,7 +232,19 @@ impl Driver {
         }
         let mut missing = self.shared.table().missing_in(&stored.entries);
         missing.retain(|(key, _)| !stored.is_foreign(key));
+        let now = Instant::now();
+        if missing.iter().any(|(key, _)| stored.is_rejected(key)) {
+            if now >= self.replace_after {
+                self.replace_after = now + REPLACE_SPACING;
+            } else {
+                missing.retain(|(key, _)| !stored.is_rejected(key));
+            }
+        }
         if missing.is_empty() {
+            let forgotten = self.exchange.forget(stored);
+            if !forgotten.is_empty() {
+                self.store.call_all(&forgotten).await?;
+            }
             return Ok(());
         }
         let is_whole = missing.len() <= MAX_WRITES;
@@ -242,15 +271,23 @@ impl Driver {
     }
 
     async fn set(&mut self, request: SetRequest) {
+        // Who has asked may have gone, and was told that nothing was changed.
+        if request.answer.is_closed() {
+            return;
+        }
+        let written = self.write(&request).await;
         let SetRequest { key, value, answer } = request;
-        let written = self.write(&key, value).await;
-        // Who has asked may have gone.
-        let _ = answer.send(written);
+        if let Err(Ok(())) = answer.send(written) {
+            // Nobody else does it here any more.
+            self.shared.apply(&key, &value);
+        }
     }
 
     /// Writes a state above all others, and takes it over.
-    async fn write(&mut self, key: &OperatorKey, value: OperatorValue) -> Result<(), ShareError> {
+    async fn write(&mut self, request: &SetRequest) -> Result<(), ShareError> {
+        let (key, value) = (&request.key, &request.value);
         let unavailable = |error: StoreError| ShareError::Unavailable(error.to_string());
+        let unsure = |error: StoreError| ShareError::Unsure(error.to_string());
         for _ in 0..MAX_TRIES {
             let read = self.exchange.read_field(key);
             let answers = self.store.call_all(&[read]).await.map_err(unavailable)?;
@@ -259,18 +296,23 @@ impl Driver {
             for (key, entry) in &stored.entries {
                 self.shared.take(key, entry);
             }
+            if request.answer.is_closed() {
+                return Err(ShareError::Unavailable("no answer in time".to_owned()));
+            }
+            if !self.shared.table().has_room(key) {
+                return Err(ShareError::Full);
+            }
             let entry = self.shared.table().next(value.clone(), &self.shared.id);
             let write = self.exchange.write(key, &entry, &stored);
-            let answers = self.store.call_all(&[write]).await.map_err(unavailable)?;
+            let answers = self.store.call_all(&[write]).await.map_err(unsure)?;
             match answers.first() {
                 Some(RespValue::Number(1)) => {
-                    let merged = self.shared.table().merge(key, entry);
-                    return match merged {
+                    return match self.shared.put_written(key, entry) {
                         Merged::Full => Err(ShareError::Full),
                         _ => Ok(()),
                     };
                 }
-                Some(RespValue::Error(text)) => return Err(ShareError::Unavailable(text.clone())),
+                Some(RespValue::Error(text)) => return Err(ShareError::Unavailable(shorten(text))),
                 _ => {}
             }
         }
@@ -280,7 +322,9 @@ impl Driver {
     /// Looks at who is there, and tells the balancer.
     fn judge(&mut self) {
         let now = Instant::now();
-        for member in self.exchange.members.retire(now) {
+        // They age only while this one hears: without the store all would be gone, and their
+        // connections with them.
+        for member in self.exchange.members.retire(self.last_good) {
             tracing::warn!(member, "a balancer is gone from the cluster");
         }
         let shared = Arc::clone(&self.shared);
@@ -293,7 +337,7 @@ impl Driver {
         }
         if is_alone {
             shared.host.be_alone(self.members);
-        } else {
+        } else if self.has_heard {
             let members = u32::try_from(self.exchange.members.count() + 1).unwrap_or(u32::MAX);
             shared
                 .host
@@ -304,6 +348,7 @@ impl Driver {
             }
         }
         if shared.shares(Share::Operator) {
+            shared.apply_pending();
             shared.host.reconcile(&shared.values());
         }
         let rejected = self.exchange.rejected;
@@ -313,7 +358,8 @@ impl Driver {
                 "the store has values that nobody with the secret has written"
             );
         }
-        if self.exchange.has_twin() && !std::mem::replace(&mut self.has_twin, true) {
+        let has_twin = self.exchange.has_twin(now);
+        if !std::mem::replace(&mut self.has_twin, has_twin) && has_twin {
             tracing::error!(
                 id = shared.id,
                 "another balancer of the cluster has the same id"
@@ -343,6 +389,7 @@ impl Driver {
             id: sight.id,
             age: sight.age,
             connections: sight.connections,
+            operator: sight.operator,
             is_up_to_date: sight.operator == digest,
         });
         let (members, states) = (members.collect(), self.shared.states());

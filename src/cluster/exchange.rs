@@ -4,22 +4,28 @@
 //! the first has shown to be new. Whatever is not sealed with the cluster's secret is counted and
 //! left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::keys::{SET_IF_SAME, StoreKeys};
 use super::members::{Heard, MAX_MEMBERS, Members};
 use super::names::{BackendNames, NamesDigest};
-use super::operator::{OperatorEntry, OperatorKey};
+use super::operator::{MAX_ENTRIES, OperatorEntry, OperatorKey};
 use super::report::MemberReport;
 use super::seal::ClusterSecret;
 use super::store::StoreError;
+use super::stored::StoredTable;
 use crate::wire::resp::{RespValue, command};
 
 /// Between two reads of the whole table, in case its mark has not told.
 const TABLE_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two writes of the own names, which expire after five of these.
 const NAMES_INTERVAL: Duration = Duration::from_secs(60);
+/// Fields of the operator's states above which those that nobody has set are taken out: three
+/// quarters of what a member keeps.
+const MAX_FIELDS: usize = MAX_ENTRIES / 4 * 3;
+/// Fields that one exchange takes out; the next one goes on.
+const MAX_FORGOTTEN: usize = 500;
 /// Exchanges without a report after which an id is taken out of the set of members.
 const MAX_MISSES: u32 = 60;
 /// Reports of another boot under the own id after which it is a balancer of the same name.
@@ -42,9 +48,19 @@ pub(super) struct StoreExchange {
     listed: BTreeMap<String, u32>,
     /// Ids of the last first round, in its order.
     asked: Vec<String>,
-    twin: (u64, u64, u32),
+    twin: Twin,
     /// Values that nobody with the secret has written.
     pub rejected: u64,
+}
+
+/// Another boot that reports under the own id.
+#[derive(Debug, Default)]
+struct Twin {
+    boot: u64,
+    seq: u64,
+    /// Reports that went on.
+    reports: u32,
+    heard_at: Option<Instant>,
 }
 
 /// Numbers of this member.
@@ -65,24 +81,7 @@ pub(super) struct SecondRound {
     gone: Vec<String>,
     /// The set of members is something else by now.
     repair: bool,
-    table: bool,
-}
-
-/// The operator's states in the store.
-#[derive(Debug, Default)]
-pub(super) struct StoredTable {
-    pub entries: BTreeMap<OperatorKey, OperatorEntry>,
-    /// Each field as it is there, whoever has written it.
-    raw: BTreeMap<String, Vec<u8>>,
-    /// Fields that a member of another version has written.
-    foreign: BTreeSet<OperatorKey>,
-}
-
-impl StoredTable {
-    /// Whether a member of another version has written the field: it knows what stands above.
-    pub(super) fn is_foreign(&self, key: &OperatorKey) -> bool {
-        self.foreign.contains(key)
-    }
+    pub table: bool,
 }
 
 impl StoreExchange {
@@ -107,7 +106,7 @@ impl StoreExchange {
             mark: None,
             listed: BTreeMap::new(),
             asked: Vec::new(),
-            twin: (0, 0, 0),
+            twin: Twin::default(),
             rejected: 0,
         }
     }
@@ -167,14 +166,17 @@ impl StoreExchange {
         let mut next = || answers.next().ok_or(StoreError::WrongType);
         let reports = list(next()?)?;
         let (_, _) = (next()?, next()?);
+        // Where the own report of before is, the store has lost nothing.
+        let is_whole = reports.first().is_some_and(|own| *own != RespValue::Null);
         let ids = list(next()?);
         let mark = next()?;
         let mut reports = reports.into_iter();
-        self.notice_twin(reports.next());
+        self.notice_twin(reports.next(), now);
         let mut round = SecondRound {
             repair: ids.is_err(),
             ..SecondRound::default()
         };
+        let mut silent = Vec::new();
         for (id, report) in std::mem::take(&mut self.asked).into_iter().zip(reports) {
             let misses = self.listed.entry(id.clone()).or_default();
             *misses = if report == RespValue::Null {
@@ -185,11 +187,16 @@ impl StoreExchange {
             if *misses > MAX_MISSES {
                 round.gone.push(id.clone());
             }
+            if report == RespValue::Null {
+                silent.push(id.clone());
+            }
             self.hear(&id, report, now);
         }
         let ids = ids.unwrap_or_default().into_iter();
         let ids = ids.filter_map(|id| id_of(&id)).take(MAX_MEMBERS);
         let ids: Vec<_> = ids.filter(|id| *id != self.id).collect();
+        silent.retain(|id| is_whole && !round.repair && !ids.contains(id));
+        self.dismiss(&silent);
         self.listed
             .retain(|id, _| ids.contains(id) && !round.gone.contains(id));
         for id in ids.into_iter().filter(|id| !round.gone.contains(id)) {
@@ -202,6 +209,16 @@ impl StoreExchange {
         round.table = now >= self.table_due || self.mark.as_ref() != Some(&mark);
         self.mark = Some(mark);
         Ok(round)
+    }
+
+    /// Takes out members that have taken themselves out of the store: their connections hold no
+    /// place any more.
+    fn dismiss(&mut self, ids: &[String]) {
+        for id in ids {
+            if self.members.dismiss(id) {
+                tracing::info!(member = id, "a balancer has left the cluster");
+            }
+        }
     }
 
     /// Commands of the second round; none where nothing is new.
@@ -294,6 +311,26 @@ impl StoreExchange {
         let field = key.to_string();
         let before = table.raw.get(&field).map(Vec::as_slice).unwrap_or_default();
         let sealed = self.secret.seal(&operator_place(&field), &entry.encode());
+        self.set_if_same(&field, before, &sealed)
+    }
+
+    /// Commands that take fields out of a store that is nearly full: those that nobody has set,
+    /// the oldest first. No member writes these back.
+    pub(super) fn forget(&mut self, table: &StoredTable) -> Vec<Vec<u8>> {
+        let surplus = table.raw.len().saturating_sub(MAX_FIELDS);
+        let neutral = table.entries.iter();
+        let mut neutral: Vec<_> = neutral.filter(|(_, one)| one.value.is_neutral()).collect();
+        neutral.sort_by_key(|(_, entry)| entry.rev);
+        let oldest = neutral.into_iter().take(surplus.min(MAX_FORGOTTEN));
+        let commands = oldest.map(|(key, _)| {
+            let field = key.to_string();
+            let before = table.raw.get(&field).map(Vec::as_slice).unwrap_or_default();
+            self.set_if_same(&field, before, b"")
+        });
+        commands.collect()
+    }
+
+    fn set_if_same(&mut self, field: &str, before: &[u8], value: &[u8]) -> Vec<u8> {
         // Like no other: the mark tells that something has changed, not what.
         self.seq += 1;
         let mark = format!("{:016x}-{}", self.boot, self.seq);
@@ -305,7 +342,7 @@ impl StoreExchange {
             self.keys.mark().as_bytes(),
             field.as_bytes(),
             before,
-            &sealed,
+            value,
             mark.as_bytes(),
         ])
     }
@@ -318,9 +355,11 @@ impl StoreExchange {
         ]
     }
 
-    /// Whether another balancer has the same id.
-    pub(super) fn has_twin(&self) -> bool {
-        self.twin.2 >= TWIN_REPORTS
+    /// Whether another balancer has the same id: it was heard lately, and again and again.
+    pub(super) fn has_twin(&self, now: Instant) -> bool {
+        let at = self.twin.heard_at;
+        let is_late = at.is_some_and(|at| now.saturating_duration_since(at) < self.expire);
+        is_late && self.twin.reports >= TWIN_REPORTS
     }
 
     fn hear(&mut self, id: &str, answer: RespValue, now: Instant) {
@@ -337,7 +376,7 @@ impl StoreExchange {
                     tracing::info!(member = id, "a balancer is in the cluster");
                 }
             }
-            // It has left, or the store has lost it: its time runs.
+            // It is late, or the store has lost it: its time runs.
             RespValue::Null => {}
             _ => self.rejected += 1,
         }
@@ -349,7 +388,7 @@ impl StoreExchange {
 
     /// Counts reports under the own id that go on and are not of this process. The one before it
     /// has left one at most.
-    fn notice_twin(&mut self, before: Option<RespValue>) {
+    fn notice_twin(&mut self, before: Option<RespValue>, now: Instant) {
         let Some(RespValue::Bytes(sealed)) = before else {
             return;
         };
@@ -357,11 +396,12 @@ impl StoreExchange {
         let Some(report) = report.filter(|report| report.boot != self.boot) else {
             return;
         };
-        let (boot, seq, count) = self.twin;
-        if report.boot != boot {
-            self.twin = (report.boot, report.seq, 0);
-        } else if report.seq > seq {
-            self.twin = (boot, report.seq, count.saturating_add(1));
+        let twin = &mut self.twin;
+        if report.boot != twin.boot {
+            (twin.boot, twin.seq, twin.reports) = (report.boot, report.seq, 0);
+        } else if report.seq > twin.seq {
+            (twin.seq, twin.reports) = (report.seq, twin.reports.saturating_add(1));
+            twin.heard_at = Some(now);
         }
     }
 

@@ -57,8 +57,9 @@ if there and there ~= ARGV[1] and there ~= ARGV[2] then return there end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return ARGV[1]";
 
-/// Sets a field of a hash if it still is what the writer has seen, and changes the mark. Keys that
-/// somebody has made something else of are made anew. `nil` and `""` are both nothing.
+/// Sets a field of a hash, or takes it out (`""`), if it still is what the writer has seen, and
+/// changes the mark. Keys that somebody has made something else of are made anew. `nil` and `""` are
+/// both nothing.
 pub(super) const SET_IF_SAME: &str = "\
 local function of(key, kind)
   local is = redis.call('TYPE', key)['ok']
@@ -67,6 +68,7 @@ end
 of(KEYS[1], 'hash')
 of(KEYS[2], 'string')
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
+else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
 redis.call('SET', KEYS[2], ARGV[4])
 return 1";

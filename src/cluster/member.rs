@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::affinity::AffinityLoop;
 use super::driver::{Driver, SetRequest, ShareError};
+use super::handover::ClusterHandover;
 use super::operator::{Merged, OperatorKey, OperatorTable, OperatorValue};
 use super::seal::ClusterSecret;
 use super::shared::{ClusterHost, ClusterShared};
@@ -39,23 +40,21 @@ pub(crate) struct ClusterMember {
 }
 
 impl ClusterMember {
-    /// Starts the loop on a runtime. `before`: the member of the settings of before, whose states
-    /// it goes on with. Reads files.
+    /// Starts the loop on a runtime. `before`: what the member before has known. Reads files.
     ///
     /// # Errors
     /// The secret cannot be read.
     pub(crate) fn start(
         settings: &Cluster,
         host: Box<dyn ClusterHost>,
-        before: Option<&ClusterMember>,
+        before: Option<ClusterHandover>,
         runtime: &Handle,
     ) -> Result<ClusterMember, RemoteError> {
         let secret = ClusterSecret::load(settings)?;
         let mut table = kept_states(settings, &secret);
-        let known = before.filter(|before| before.shared.settings.name == settings.name);
-        for (key, entry) in known.iter().flat_map(|before| before.shared.entries()) {
-            let _: Merged = table.merge(&key, entry);
-        }
+        let before = before.filter(|before| before.is_of(&settings.name));
+        let before = before.unwrap_or_default();
+        before.merge_into(&mut table);
         let id = settings.id.clone().unwrap_or_else(host_name);
         let settings = Arc::new(settings.clone());
         let shared = Arc::new(ClusterShared::new(settings, id, host, table));
@@ -69,7 +68,7 @@ impl ClusterMember {
             let key = secret.hash_key("affinity");
             Arc::new(AffinityLink::new(&key, Box::new(queue)))
         });
-        let driver = Driver::new(Arc::clone(&shared), secret, asked);
+        let driver = Driver::new(Arc::clone(&shared), secret, asked, before.members());
         let task = runtime.spawn(driver.run(stop.clone()));
         Ok(ClusterMember {
             shared,
@@ -97,6 +96,11 @@ impl ClusterMember {
         self.affinity.clone()
     }
 
+    /// Knowledge that the next member of this id goes on with.
+    pub(crate) fn hand_over(&self) -> ClusterHandover {
+        ClusterHandover::of(&self.shared)
+    }
+
     /// The operator's states that hold at all members.
     pub(crate) fn values(&self) -> Vec<(OperatorKey, OperatorValue)> {
         self.shared.values()
@@ -120,13 +124,13 @@ impl ClusterMember {
         value: OperatorValue,
     ) -> Result<(), ShareError> {
         let (answer, written) = oneshot::channel();
-        let late = || ShareError::Unavailable("no answer in time".to_owned());
         let request = SetRequest { key, value, answer };
-        self.requests.try_send(request).map_err(|_| late())?;
+        let full = || ShareError::Unavailable("too many wait for it".to_owned());
+        self.requests.try_send(request).map_err(|_| full())?;
         let limit = self.shared.settings.timeout * EXCHANGES_AHEAD;
         match timeout(limit, written).await {
             Ok(Ok(written)) => written,
-            Ok(Err(_)) | Err(_) => Err(late()),
+            Ok(Err(_)) | Err(_) => Err(ShareError::Unsure("no answer in time".to_owned())),
         }
     }
 
@@ -139,11 +143,7 @@ impl ClusterMember {
         key: &OperatorKey,
         value: OperatorValue,
     ) -> Result<(), ShareError> {
-        let mut table = self.shared.table();
-        let entry = table.next(value, &self.shared.id);
-        let merged = table.merge(key, entry);
-        drop(table);
-        if merged == Merged::Full {
+        if self.shared.put(key, value) == Merged::Full {
             return Err(ShareError::Full);
         }
         self.shared.status().states = self.shared.states();
@@ -181,28 +181,28 @@ impl ClusterMember {
         }
     }
 
+    /// Ends the loop; the store keeps what it has of this member.
+    pub(crate) fn end(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task.take() {
+            task.abort();
+        }
+    }
+
     /// Members that have all states, and all; this one among them.
     fn counts(&self) -> (usize, usize) {
+        // Of now: the members may have told of another table than what this one has by now.
+        let digest = self.shared.table().digest();
         let status = self.shared.status();
-        let up_to_date = status
-            .members
-            .iter()
-            .filter(|one| one.is_up_to_date)
-            .count();
+        let up_to_date = status.members.iter();
+        let up_to_date = up_to_date.filter(|one| one.operator == digest).count();
         (up_to_date + 1, status.members.len() + 1)
     }
 }
 
 impl Drop for ClusterMember {
     fn drop(&mut self) {
-        let task = self
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(task) = task {
-            task.abort();
-        }
+        self.end();
     }
 }
 

@@ -100,6 +100,24 @@ impl Members {
             .collect()
     }
 
+    /// Takes it back that time has passed while nothing could be heard: `gap`, up to `now`. A
+    /// member that could not speak either is not gone yet.
+    pub(super) fn forgive(&mut self, gap: Duration, now: Instant) {
+        if gap < self.expire {
+            return;
+        }
+        let present = self.known.values_mut().filter(|known| known.is_present);
+        for known in present {
+            known.moved_at = (known.moved_at + gap).min(now);
+        }
+    }
+
+    /// Takes out a member that has said goodbye; false if it was not there.
+    pub(super) fn dismiss(&mut self, id: &str) -> bool {
+        let known = self.known.get_mut(id);
+        known.is_some_and(|known| std::mem::replace(&mut known.is_present, false))
+    }
+
     /// Lists of names that are not known yet.
     pub(super) fn wanted_lists(&self) -> Vec<NamesDigest> {
         let wanted: BTreeSet<_> = self
@@ -248,6 +266,20 @@ mod tests {
             Heard::Same
         );
         assert_eq!(members.loads()["p/a"], 2);
+    }
+
+    #[test]
+    fn time_in_which_nothing_can_be_heard_is_no_age() {
+        let (mut members, start) = (Members::new(EXPIRE), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        members.hear("one", report(1, 5, [1, 1]), at(0));
+        members.hear("two", report(1, 5, [1, 1]), at(0));
+        // Heard until 2, and again at 60, where only one is back.
+        members.hear("one", report(1, 6, [1, 1]), at(60));
+        members.forgive(Duration::from_secs(58), at(60));
+        assert!(members.retire(at(60)).is_empty());
+        assert_eq!(members.retire(at(63)), ["two"]);
+        assert_eq!(members.count(), 1);
     }
 
     #[test]

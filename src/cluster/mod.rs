@@ -9,12 +9,14 @@
 //! - `members`: who is there, by an own clock. Pure.
 //! - `operator`: the operator's states, the highest revision wins. Pure.
 //! - `affinity`: where clients belong, asked by pools within 50 ms.
-//! - `keys`, `exchange`: commands to the store and their answers.
+//! - `keys`, `exchange`, `stored`: commands to the store and their answers.
+//! - `handover`: what goes to the member that takes over.
 //! - `store`: the connection. `driver`: the loop around all. `member`: its handle.
 
 mod affinity;
 mod driver;
 mod exchange;
+mod handover;
 mod keys;
 mod member;
 mod members;
@@ -26,12 +28,14 @@ mod shared;
 mod state_file;
 mod status;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use driver::ShareError;
+pub(crate) use handover::ClusterHandover;
 pub(crate) use member::ClusterMember;
 pub(crate) use operator::{OperatorField, OperatorKey, OperatorValue, SharedDrain, SharedPace};
 pub(crate) use seal::verify;
-pub(crate) use shared::ClusterHost;
+pub(crate) use shared::{Applied, ClusterHost};
 pub(crate) use status::ClusterStatus;

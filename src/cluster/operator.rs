@@ -98,11 +98,21 @@ impl OperatorTable {
         match self.entries.get(key) {
             Some(present) if *present == entry => return Merged::Same,
             Some(present) if present.rank() > entry.rank() => return Merged::Older,
-            None if self.entries.len() >= MAX_ENTRIES => return Merged::Full,
             _ => {}
+        }
+        let is_full = self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(key);
+        if is_full && !self.forget_neutral() {
+            return Merged::Full;
         }
         self.digest = None;
         Merged::Taken(self.entries.insert(key.clone(), entry))
+    }
+
+    /// Whether a field may be set.
+    pub(super) fn has_room(&self, key: &OperatorKey) -> bool {
+        self.entries.len() < MAX_ENTRIES
+            || self.entries.contains_key(key)
+            || self.entries.values().any(|entry| entry.value.is_neutral())
     }
 
     /// An entry above all that is known.
@@ -119,14 +129,18 @@ impl OperatorTable {
         &self.entries
     }
 
-    /// Entries that `store` lacks, or has an older one of.
+    /// Entries that `store` lacks, or has an older one of. A neutral one is wanted there only above
+    /// another.
     pub(super) fn missing_in(
         &self,
         store: &BTreeMap<OperatorKey, OperatorEntry>,
     ) -> Vec<(OperatorKey, OperatorEntry)> {
         let is_behind = |(key, entry): &(&OperatorKey, &OperatorEntry)| {
             let stored = store.get(key);
-            stored.is_none_or(|stored| stored.rank() < entry.rank())
+            match stored {
+                None => !entry.value.is_neutral(),
+                Some(stored) => stored.rank() < entry.rank(),
+            }
         };
         let behind = self.entries.iter().filter(is_behind);
         behind
@@ -134,13 +148,24 @@ impl OperatorTable {
             .collect()
     }
 
-    /// Digest by which members see that they have the same table.
+    /// Makes room: the lowest neutral entry goes. `false`: there is none.
+    fn forget_neutral(&mut self) -> bool {
+        let neutral = self.entries.iter();
+        let neutral = neutral.filter(|(_, entry)| entry.value.is_neutral());
+        let lowest = neutral.min_by_key(|(_, entry)| entry.rev);
+        let lowest = lowest.map(|(key, _)| key.clone());
+        lowest.is_some_and(|key| self.entries.remove(&key).is_some())
+    }
+
+    /// Digest by which members see that they have the same table. Neutral entries are not in it:
+    /// they may be forgotten.
     pub(super) fn digest(&mut self) -> [u8; 16] {
         if let Some(digest) = self.digest {
             return digest;
         }
         let mut bytes = Vec::new();
-        for (key, entry) in &self.entries {
+        let set = self.entries.iter();
+        for (key, entry) in set.filter(|(_, entry)| !entry.value.is_neutral()) {
             bytes.extend(key.to_string().into_bytes());
             bytes.push(0);
             bytes.extend(entry.encode());
@@ -177,6 +202,11 @@ impl OperatorValue {
             OperatorValue::Weight(_) => OperatorField::Weight,
             _ => OperatorField::State,
         }
+    }
+
+    /// Whether it is as if nobody had touched the field. Such an entry stands above older ones.
+    pub(super) fn is_neutral(&self) -> bool {
+        matches!(self, OperatorValue::Ready | OperatorValue::Weight(None))
     }
 
     fn severity(&self) -> u16 {
@@ -280,6 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn a_full_table_forgets_what_nobody_has_set_and_nothing_else() {
+        let mut table = OperatorTable::default();
+        let name = |number: usize| key(&format!("n{number}"), OperatorField::State);
+        let maint = |rev: usize| entry(rev as u64, "lb1", OperatorValue::Maint);
+        for number in 0..MAX_ENTRIES {
+            let mut one = maint(number);
+            if matches!(number, 7 | 9) {
+                one.value = OperatorValue::Ready;
+            }
+            assert_eq!(table.merge(&name(number), one), Merged::Taken(None));
+        }
+        for (late, gone) in [(MAX_ENTRIES, 7), (MAX_ENTRIES + 1, 9)] {
+            assert!(table.has_room(&name(late)));
+            assert_eq!(table.merge(&name(late), maint(1)), Merged::Taken(None));
+            assert!(!table.entries().contains_key(&name(gone)));
+        }
+        let late = name(MAX_ENTRIES + 2);
+        assert!(!table.has_room(&late) && table.has_room(&name(1)));
+        assert_eq!(table.merge(&late, maint(1)), Merged::Full);
+        assert_eq!(table.entries().len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn a_ready_goes_to_the_store_only_above_something_else() {
+        let mut table = OperatorTable::default();
+        let name = key("n1", OperatorField::State);
+        table.merge(&name, entry(5, "lb1", OperatorValue::Ready));
+        assert!(table.missing_in(&BTreeMap::new()).is_empty());
+        assert_eq!(table.digest(), OperatorTable::default().digest());
+        let older = BTreeMap::from([(name, entry(4, "lb2", OperatorValue::Maint))]);
+        assert_eq!(table.missing_in(&older).len(), 1);
+    }
+
+    #[test]
     fn a_later_word_wins_over_an_earlier_one_of_another_member() {
         let (mut table, state) = (OperatorTable::default(), key("n1", OperatorField::State));
         let drain = table.next(OperatorValue::Drain(SharedDrain::Default), "lb1");
@@ -323,13 +387,13 @@ mod tests {
         let mut table = OperatorTable::default();
         for number in 0..MAX_ENTRIES {
             let key = key(&number.to_string(), OperatorField::State);
-            table.merge(&key, entry(1, "a", OperatorValue::Ready));
+            table.merge(&key, entry(1, "a", OperatorValue::Maint));
         }
-        let ready = entry(2, "a", OperatorValue::Ready);
+        let maint = entry(2, "a", OperatorValue::Maint);
         let further = key("x", OperatorField::State);
-        assert_eq!(table.merge(&further, ready.clone()), Merged::Full);
+        assert_eq!(table.merge(&further, maint.clone()), Merged::Full);
         let known = key("7", OperatorField::State);
-        assert!(matches!(table.merge(&known, ready), Merged::Taken(Some(_))));
+        assert!(matches!(table.merge(&known, maint), Merged::Taken(Some(_))));
     }
 
     proptest! {

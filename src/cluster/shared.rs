@@ -26,14 +26,28 @@ pub(crate) trait ClusterHost: Send + Sync + 'static {
     /// Goes on without the others; there were so many members.
     fn be_alone(&self, members: u32);
 
-    /// Applies a state that another member has set just now.
-    fn operate(&self, key: &OperatorKey, value: &OperatorValue);
+    /// Applies a state that was set elsewhere, with the drain job that belongs to it.
+    fn operate(&self, key: &OperatorKey, value: &OperatorValue) -> Applied;
+
+    /// A state that the operator has set here; `None`: there is no such backend, or nobody has
+    /// touched it.
+    fn own_value(&self, key: &OperatorKey) -> Option<OperatorValue>;
 
     /// Applies all states to the backends that have others: they came later.
     fn reconcile(&self, states: &[(OperatorKey, OperatorValue)]);
 
     /// Whether another process speaks for this member.
     fn is_silent(&self) -> bool;
+}
+
+/// Whether a state was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    Done,
+    /// Its backend is not here, or not yet.
+    NoBackend,
+    /// This process is handing over; if it stays after all, the state is still to be applied.
+    NotNow,
 }
 
 /// See the module.
@@ -46,6 +60,8 @@ pub(super) struct ClusterShared {
     /// Count of good exchanges.
     pub exchanges: watch::Sender<u64>,
     table: Mutex<OperatorTable>,
+    /// Fields whose entry is in the table and not applied yet; no more than the table has.
+    pending: Mutex<BTreeMap<OperatorKey, Applied>>,
     status: Mutex<ClusterStatus>,
 }
 
@@ -72,6 +88,7 @@ impl ClusterShared {
             wake: Notify::new(),
             exchanges: watch::Sender::new(0),
             table: Mutex::new(table),
+            pending: Mutex::default(),
             status: Mutex::new(status),
         }
     }
@@ -90,11 +107,68 @@ impl ClusterShared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<OperatorKey, Applied>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Digest of the states that this balancer has applied; of none while some wait.
+    pub(super) fn applied_digest(&self) -> [u8; 16] {
+        let waits = self.pending().values().any(|one| *one == Applied::NotNow);
+        if waits {
+            return [0; 16];
+        }
+        self.table().digest()
+    }
+
+    /// Applies a state, now or as soon as it can be.
+    pub(super) fn apply(&self, key: &OperatorKey, value: &OperatorValue) {
+        match self.host.operate(key, value) {
+            Applied::Done => {
+                self.pending().remove(key);
+            }
+            late => {
+                self.pending().insert(key.clone(), late);
+            }
+        }
+    }
+
+    /// Applies the states that could not be applied before.
+    pub(super) fn apply_pending(&self) {
+        let keys: Vec<_> = self.pending().keys().cloned().collect();
+        for key in keys {
+            let entry = self.table().entries().get(&key).cloned();
+            match entry {
+                Some(entry) => self.apply(&key, &entry.value),
+                None => {
+                    self.pending().remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Takes a state that is set here, above all that are known. The caller applies it.
+    pub(super) fn put(&self, key: &OperatorKey, value: OperatorValue) -> Merged {
+        let mut table = self.table();
+        let entry = table.next(value, &self.id);
+        let merged = table.merge(key, entry);
+        drop(table);
+        self.pending().remove(key);
+        merged
+    }
+
+    /// Takes an entry that this member has written into the store. The caller applies it.
+    pub(super) fn put_written(&self, key: &OperatorKey, entry: OperatorEntry) -> Merged {
+        let merged = self.table().merge(key, entry);
+        self.pending().remove(key);
+        merged
+    }
+
     /// Takes an entry of the store, and applies it if it is above the one that is known.
     pub(super) fn take(&self, key: &OperatorKey, entry: &OperatorEntry) {
         let merged = self.table().merge(key, entry.clone());
         let (pool, backend) = (key.pool.as_str(), key.backend.as_str());
         match merged {
+            Merged::Taken(None) if self.keeps_own(key, entry) => {}
             Merged::Taken(before) => {
                 let (from, from_by) = before.map(|one| (one.value.to_string(), one.by)).unzip();
                 tracing::info!(
@@ -107,11 +181,29 @@ impl ClusterShared {
                     from_by,
                     "the operator's state comes from the cluster"
                 );
-                self.host.operate(key, &entry.value);
+                self.apply(key, &entry.value);
             }
             Merged::Full => tracing::warn!(pool, backend, "too many states in the cluster"),
             Merged::Same | Merged::Older => {}
         }
+    }
+
+    /// Keeps a state that the operator has set here before this member knew of the cluster's word
+    /// on the field, if that is but an old `ready`: joining never un-drains.
+    fn keeps_own(&self, key: &OperatorKey, entry: &OperatorEntry) -> bool {
+        if !entry.value.is_neutral() {
+            return false;
+        }
+        let Some(own) = self.host.own_value(key) else {
+            return false;
+        };
+        let (pool, backend) = (key.pool.as_str(), key.backend.as_str());
+        let (there, by) = (&entry.value, entry.by.as_str());
+        let what = "a state set here goes on, and goes to the cluster";
+        tracing::warn!(pool, backend, state = %own, %there, by, "{what}");
+        let _: Merged = self.put(key, own);
+        self.wake.notify_one();
+        true
     }
 
     /// All entries.
@@ -131,12 +223,7 @@ impl ClusterShared {
 
     /// The values that are none of a backend that nobody has touched.
     pub(super) fn states(&self) -> Vec<SharedState> {
-        let is_set = |entry: &OperatorEntry| {
-            !matches!(
-                entry.value,
-                OperatorValue::Ready | OperatorValue::Weight(None)
-            )
-        };
+        let is_set = |entry: &OperatorEntry| !entry.value.is_neutral();
         let entries = self
             .entries()
             .into_iter()

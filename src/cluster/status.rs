@@ -12,6 +12,8 @@ pub(crate) struct ClusterStatus {
     /// Parts that are shared.
     pub share: Vec<&'static str>,
     pub is_alone: bool,
+    /// Members at the latest good exchange, this one among them; 0 before the first.
+    pub known_members: u32,
     /// The latest good exchange.
     pub exchanged_at: Option<Instant>,
     pub exchanges: u64,
@@ -36,7 +38,9 @@ pub(crate) struct MemberStatus {
     pub age: Duration,
     /// Live connections on all backends.
     pub connections: u64,
-    /// Whether it has applied all of the operator's states that this member has.
+    /// Digest of the operator's states that it has applied.
+    pub operator: [u8; 16],
+    /// Whether these are all that this member has.
     pub is_up_to_date: bool,
 }
 

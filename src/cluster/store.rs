@@ -264,7 +264,7 @@ fn refuse_unfit(answers: &[RespValue]) -> Result<(), StoreError> {
 }
 
 /// A text of the server for the log: bounded, without control characters.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const MAX_CHARS: usize = 120;
     let shown = text.chars().filter(|one| !one.is_control());
     shown.take(MAX_CHARS).collect()

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::exchange::{OwnNumbers, StoreExchange, StoredTable};
-use super::operator::{Merged, OperatorKey, OperatorTable, OperatorValue, SharedDrain};
+use super::exchange::{OwnNumbers, StoreExchange};
+use super::operator::{
+    Merged, OperatorEntry, OperatorKey, OperatorTable, OperatorValue, SharedDrain,
+};
 use super::seal::ClusterSecret;
+use super::stored::StoredTable;
 use crate::wire::resp::{self, RespValue};
 
 const EXPIRE: Duration = Duration::from_secs(5);
@@ -50,7 +53,15 @@ impl FakeStore {
                 set.insert(words[2].clone());
                 RespValue::Number(1)
             }
-            b"SREM" => RespValue::Number(0),
+            b"SREM" => {
+                let set = self.sets.entry(words[1].clone()).or_default();
+                set.retain(|id| !words[2..].contains(id));
+                RespValue::Number(0)
+            }
+            b"DEL" => {
+                self.strings.remove(&words[1]);
+                RespValue::Number(1)
+            }
             b"SMEMBERS" => {
                 let set = self.sets.get(&words[1]).cloned().unwrap_or_default();
                 RespValue::List(set.into_iter().map(RespValue::Bytes).collect())
@@ -77,7 +88,11 @@ impl FakeStore {
         if fields.get(field).cloned().unwrap_or_default() != *before {
             return RespValue::Number(0);
         }
-        fields.insert(field.clone(), value.clone());
+        if value.is_empty() {
+            fields.remove(field);
+        } else {
+            fields.insert(field.clone(), value.clone());
+        }
         self.strings.insert(mark_key.clone(), mark.clone());
         RespValue::Number(1)
     }
@@ -184,7 +199,73 @@ fn members_see_each_other_and_add_up_their_loads() {
             BTreeMap::from([("p/a", 4), ("p/b", 2)])
         );
         assert_eq!(one.exchange.members.sources(), [(7, 3), (7, 3)]);
-        assert_eq!((one.exchange.rejected, one.exchange.has_twin()), (0, false));
+        assert_eq!(
+            (one.exchange.rejected, one.exchange.has_twin(now)),
+            (0, false)
+        );
+    }
+}
+
+#[test]
+fn one_that_leaves_is_gone_at_once_and_one_that_the_store_loses_is_not() {
+    let (mut store, now) = (FakeStore::default(), Instant::now());
+    let mut members: Vec<_> = (0..3).map(|id| FakeMember::new(id, id as u64)).collect();
+    for _ in 0..3 {
+        members
+            .iter_mut()
+            .for_each(|one| one.exchange(&mut store, now));
+    }
+    store = FakeStore::default();
+    members[0].exchange(&mut store, now);
+    assert_eq!(members[0].exchange.members.count(), 2);
+    members[1].exchange(&mut store, now);
+    members[2].exchange(&mut store, now);
+    members[0].exchange(&mut store, now);
+    let leave = members[2].exchange.leave();
+    store.call_all(&leave);
+    members[0].exchange(&mut store, now);
+    assert_eq!(members[0].exchange.members.count(), 1);
+    assert_eq!(
+        members[0].exchange.members.loads(),
+        BTreeMap::from([("p/a", 2), ("p/b", 1)])
+    );
+}
+
+#[test]
+fn a_store_that_is_nearly_full_forgets_what_nobody_has_set() {
+    const COUNT: u64 = 7_600;
+    let (mut store, now) = (FakeStore::default(), Instant::now());
+    let mut member = FakeMember::new(0, 7);
+    for rev in 1..=COUNT {
+        let value = match rev {
+            1 => OperatorValue::Maint,
+            _ => OperatorValue::Ready,
+        };
+        let key = OperatorKey::parse(&format!("s:p/n{rev}")).unwrap();
+        let by = "lb0".to_owned();
+        let entry = OperatorEntry { rev, by, value };
+        let write = member.exchange.write(&key, &entry, &StoredTable::default());
+        assert_eq!(store.call(&write), RespValue::Number(1));
+    }
+    let fields = |store: &FakeStore| store.hashes.values().map(BTreeMap::len).sum::<usize>();
+    assert_eq!(fields(&store), 7_600);
+    for _ in 0..2 {
+        let commands = member
+            .exchange
+            .first_round(OwnNumbers::default(), [0; 16], now);
+        let answers = store.call_all(&commands);
+        let mut round = member.exchange.first_answers(answers, now).unwrap();
+        round.table = true;
+        let answers = store.call_all(&member.exchange.second_round(&round));
+        let stored = member.exchange.second_answers(&round, answers, now);
+        let stored = stored.unwrap().unwrap();
+        store.call_all(&member.exchange.forget(&stored));
+        assert_eq!(fields(&store), 7_500);
+        assert!(
+            stored
+                .entries
+                .contains_key(&OperatorKey::parse("s:p/n1").unwrap())
+        );
     }
 }
 
@@ -197,7 +278,9 @@ fn two_balancers_of_one_id_are_seen() {
             .iter_mut()
             .for_each(|one| one.exchange(&mut store, now));
     }
-    assert!(twins.iter().all(|one| one.exchange.has_twin()));
+    assert!(twins.iter().all(|one| one.exchange.has_twin(now)));
+    // Only as long as both go on.
+    assert!(!twins[0].exchange.has_twin(now + EXPIRE));
 }
 
 proptest! {

@@ -63,7 +63,7 @@ impl Pool {
         self.peers.set(0);
         self.each_backend(|backend| {
             backend.connections().set_alone(members.max(1));
-            backend.cluster().exchange(0, 0);
+            backend.cluster().be_alone(backend.live(), members);
         });
         self.reorder();
     }

@@ -54,6 +54,19 @@ impl ClusterLoad {
         self.draining_others.store(draining_others, SeqCst);
     }
 
+    /// Goes on without the others: picks go by the own connections. A paced drain ends no more than
+    /// its part among `members`, as the others go on with theirs.
+    pub(super) fn be_alone(&self, own: u64, members: u32) {
+        self.others.store(0, SeqCst);
+        self.picks.store(0, SeqCst);
+        self.carried.store(0, SeqCst);
+        // Others that had none, or that do not share drains, have no part.
+        if self.draining_others.load(SeqCst) > 0 {
+            let of_equals = own.saturating_mul(u64::from(members.saturating_sub(1)));
+            self.draining_others.store(of_equals.max(1), SeqCst);
+        }
+    }
+
     /// Counts a pick of this balancer.
     pub(super) fn picked(&self) {
         if self.peers.get() > 0 {

@@ -11,8 +11,8 @@ use super::state::Server;
 use super::upgrade::status::UpgradePhase;
 use crate::admission::{SharedSources, SourceGauge, SourceKey, keep_most};
 use crate::cluster::{
-    ClusterHost, ClusterMember, ClusterStatus, OperatorField, OperatorKey, OperatorValue,
-    ShareError, SharedDrain, SharedPace,
+    Applied, ClusterHandover, ClusterHost, ClusterMember, ClusterStatus, OperatorField,
+    OperatorKey, OperatorValue, ShareError, SharedDrain, SharedPace,
 };
 use crate::config::{Cluster, Share};
 use crate::pool::{Backend, ClusterExchange, OperatorState, Pool};
@@ -95,10 +95,11 @@ impl Server {
         if before.as_ref().map(|before| before.settings()) == config.cluster.as_ref() {
             return Ok(());
         }
+        let known = self.cluster_handover();
         let joined = config.cluster.as_ref().map(|settings| {
             let host = Box::new(Host(Arc::downgrade(self)));
             let runtime = self.control_runtime();
-            ClusterMember::start(settings, host, before.as_deref(), &runtime).map(Arc::new)
+            ClusterMember::start(settings, host, known, &runtime).map(Arc::new)
         });
         let joined = joined
             .transpose()
@@ -110,23 +111,45 @@ impl Server {
                 let place = |one: &Cluster| (one.name.clone(), one.id.clone());
                 place(now.settings()) == place(before.settings())
             });
-        if joined.is_none() {
-            self.pools().iter().for_each(|pool| pool.leave_cluster());
-            let listeners = lock(&self.live).listeners.clone();
-            listeners
-                .iter()
-                .for_each(|one| one.admission().set_shared_sources(None));
-        }
         let affinity = joined.as_ref().and_then(|member| member.affinity());
         for pool in self.pools() {
             pool.set_affinity_link(affinity.clone());
         }
         *lock(&self.cluster) = joined;
-        if let Some(before) = before.filter(|_| !stays) {
-            self.control_runtime()
-                .spawn(async move { before.leave().await });
+        let Some(before) = before else {
+            return Ok(());
+        };
+        if stays {
+            // Its key is the new one's by now.
+            before.end();
+            return Ok(());
         }
+        let server = Arc::clone(self);
+        self.control_runtime().spawn(async move {
+            before.leave().await;
+            server.forget_others();
+        });
         Ok(())
+    }
+
+    /// Forgets the loads of the others where there is no cluster any more: after the end of the
+    /// loop, which may still have given some.
+    fn forget_others(&self) {
+        if self.member().is_some() {
+            return;
+        }
+        self.pools().iter().for_each(|pool| pool.leave_cluster());
+        let listeners = lock(&self.live).listeners.clone();
+        let admissions = listeners.iter().map(|one| one.admission());
+        admissions.for_each(|one| one.set_shared_sources(None));
+    }
+
+    /// Knowledge about the cluster for the next member; before this one, that of the old process.
+    pub(super) fn cluster_handover(&self) -> Option<ClusterHandover> {
+        match self.member() {
+            Some(member) => Some(member.hand_over()),
+            None => self.upgrade.inherited()?.cluster.clone(),
+        }
     }
 
     /// Waits until the states of the cluster are known, as long as an exchange takes: a drained
@@ -239,30 +262,50 @@ impl ClusterHost for Host {
         }
     }
 
-    fn operate(&self, key: &OperatorKey, value: &OperatorValue) {
+    fn operate(&self, key: &OperatorKey, value: &OperatorValue) -> Applied {
         let server = self.0.upgrade();
         let Some(server) = server.filter(|server| !server.is_handing_over()) else {
-            return;
+            return Applied::NotNow;
         };
-        let pool = server.pool(&key.pool);
-        let Some((pool, backend)) = pool.and_then(|pool| {
-            let backend = pool.backend(&key.backend)?;
-            Some((pool, backend))
-        }) else {
-            return;
+        let Some((pool, backend)) = target(&server, key) else {
+            return Applied::NoBackend;
         };
         match value {
             OperatorValue::Weight(weight) => backend.set_weight(*weight),
             OperatorValue::Ready => server.set_operator(&backend, OperatorState::Ready),
             OperatorValue::Maint => server.set_operator(&backend, OperatorState::Maint),
             OperatorValue::Drain(drain) => {
-                server.set_operator(&backend, OperatorState::Drain);
+                let is_new = backend.operator() != OperatorState::Drain;
+                if is_new {
+                    server.set_operator(&backend, OperatorState::Drain);
+                }
                 let request = drain_request(drain, &pool);
                 let target = JobTarget::Backend(Arc::clone(&backend));
                 if let Err(error) = server.apply_drain(target, request) {
-                    tracing::warn!(pool = key.pool, backend = key.backend, %error, "no drain job");
+                    if is_new {
+                        let (pool, backend) = (&key.pool, &key.backend);
+                        tracing::warn!(pool, backend, %error, "no drain job yet");
+                    }
+                    return Applied::NotNow;
                 }
             }
+        }
+        Applied::Done
+    }
+
+    fn own_value(&self, key: &OperatorKey) -> Option<OperatorValue> {
+        let (_, backend) = target(&*self.0.upgrade()?, key)?;
+        match (key.field, backend.operator()) {
+            (OperatorField::Weight, _) => {
+                let weight = backend.operator_weight();
+                weight.map(|weight| OperatorValue::Weight(Some(weight)))
+            }
+            (OperatorField::State, OperatorState::Ready) => None,
+            // The others are told the state; the pace was meant for this balancer.
+            (OperatorField::State, OperatorState::Drain) => {
+                Some(OperatorValue::Drain(SharedDrain::Keep))
+            }
+            (OperatorField::State, OperatorState::Maint) => Some(OperatorValue::Maint),
         }
     }
 
@@ -298,6 +341,13 @@ impl Host {
             .map(|server| server.pools())
             .unwrap_or_default()
     }
+}
+
+/// The backend of a field.
+fn target(server: &Server, key: &OperatorKey) -> Option<(Arc<Pool>, Arc<Backend>)> {
+    let pool = server.pool(&key.pool)?;
+    let backend = pool.backend(&key.backend)?;
+    Some((pool, backend))
 }
 
 /// Gives the backends of `pools` the states that they do not have yet.

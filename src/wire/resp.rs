@@ -2,8 +2,9 @@
 
 /// Largest string: ten thousand entries of a registry in one value.
 const MAX_BYTES: usize = 16 << 20;
-/// Longest list: key and value of ten thousand entries, and a cursor.
-const MAX_ITEMS: usize = 20_002;
+/// Longest list: key and value of ten thousand entries, a cursor, and room for those that several
+/// writers have added at once.
+const MAX_ITEMS: usize = 24_000;
 /// Most bytes of a whole answer: a value of the largest size with its frame.
 pub const MAX_ANSWER: usize = MAX_BYTES + 4_096;
 /// Deepest nesting of arrays that an answer of ours has.

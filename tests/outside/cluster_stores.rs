@@ -55,6 +55,13 @@ async fn members_follow_a_fail_over_of_sentinel() {
     replica
         .until("ROLE", |answer| answer.contains("master"))
         .await;
+    // Until the sentinel says so, members ask the one that is gone.
+    let port = replica.address().port().to_string();
+    sentinel
+        .until("SENTINEL get-master-addr-by-name primary", |answer| {
+            answer.contains(&port)
+        })
+        .await;
     replica
         .until("EXISTS ek:{edge}:n:lb2", |answer| answer.starts_with(":1"))
         .await;
@@ -154,7 +161,7 @@ async fn a_store_with_tls_and_a_user_of_its_own_is_enough() {
     };
     // As docs/cluster.md has it.
     let user = "ACL SETUSER evenkeel on >s3cret ~ek:{edge}:* resetchannels -@all +set +get +mget +del +sadd +srem \
-                +smembers +hget +hset +hgetall +eval +type +role +select";
+                +smembers +hget +hset +hdel +hgetall +eval +type +role +select";
     assert!(store.ask(user).await.starts_with("+OK"));
     let nodes = [Node::echo("n1").await, Node::echo("n2").await];
     let nodes: Vec<_> = nodes.iter().collect();

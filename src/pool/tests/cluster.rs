@@ -123,6 +123,23 @@ fn alone_picks_go_by_the_own_connections() {
     assert_eq!(leases.iter().filter(|lease| name(lease) == "a").count(), 5);
 }
 
+/// Each went on at the whole pace of all, in the middle of an outage.
+#[test]
+fn alone_a_paced_drain_ends_no_more_than_an_equal_part() {
+    let pool = Pool::new(&limited(&[9], 0));
+    exchange(&pool, 4, &[("n1", 6)]);
+    let leases: Vec<_> = (0..3).map(|_| take(&pool).unwrap()).collect();
+    let fraction = || leases[0].backend().drain_load().fraction();
+    for _ in 0..2 {
+        pool.set_alone(4);
+        assert_eq!(fraction(), 0.25);
+    }
+    // Nobody else had any.
+    exchange(&pool, 4, &[]);
+    pool.set_alone(4);
+    assert_eq!(fraction(), 1.0);
+}
+
 #[test]
 fn what_is_not_shared_stays_local() {
     let pool = Pool::new(&limited(&[4, 4], 0));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::status::UpgradeTotals;
+use crate::cluster::ClusterHandover;
 use crate::discovery::LookupValues;
 use crate::observe::{ListenerTotals, TraceValues};
 use crate::pool::{PoolState, PoolTotals};
@@ -23,6 +24,8 @@ pub(in crate::server) struct ProcessState {
     /// Listeners that the operator drains.
     pub(super) draining: Vec<String>,
     pub(super) ticket_keys: Option<TicketKeyState>,
+    /// Operator's states of the cluster, so that an older store takes nothing away.
+    pub(in crate::server) cluster: Option<ClusterHandover>,
     pub(super) totals: Totals,
 }
 

@@ -26,6 +26,7 @@ impl ProcessState {
                 .collect(),
             draining: draining.map(|one| one.name).collect(),
             ticket_keys: TicketKeyState::of_process(),
+            cluster: server.cluster_handover(),
             totals: Totals::of(server),
         }
     }
