@@ -61,14 +61,22 @@ pub(crate) struct ConnectionRecord {
     phase: Phase,
     /// Connects tried, with the first; stays at 255.
     tries: u8,
-    ended: bool,
-    /// Its set-up is counted.
-    was_opened: bool,
+    stage: RecordStage,
     /// True: a byte of the client was read in set-up.
     heard: bool,
 }
 
 const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
+
+/// Stages of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordStage {
+    SetUp,
+    /// Its set-up is counted, once: it may be in set-up again, for another backend.
+    Opened,
+    /// It is counted and has its line, or is another process's.
+    Ended,
+}
 
 const UNKNOWN_TIME: u32 = u32::MAX;
 
@@ -120,8 +128,7 @@ impl ConnectionRecord {
             tls: None,
             phase: Phase::Accept,
             tries: 0,
-            ended: false,
-            was_opened: false,
+            stage: RecordStage::SetUp,
             heard: false,
         }
     }
@@ -329,7 +336,7 @@ impl ConnectionRecord {
     /// once.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
-        if std::mem::replace(&mut self.was_opened, true) {
+        if std::mem::replace(&mut self.stage, RecordStage::Opened) == RecordStage::Opened {
             return;
         }
         self.listener.times.setup.observe(self.age());
@@ -366,7 +373,7 @@ impl ConnectionRecord {
     }
 
     fn close(&mut self, end: Termination) {
-        self.ended = true;
+        self.stage = RecordStage::Ended;
         self.tally();
         self.listener.ends.count(end);
         if self.phase == Phase::Relay {
@@ -494,7 +501,7 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.stage != RecordStage::Ended {
             self.close(Termination::new(Side::Evenkeel, self.phase, Cause::Panic));
         }
     }

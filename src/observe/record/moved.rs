@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::first_byte::FirstByte;
-use super::{ConnectionRecord, Timestamp, UNKNOWN_TIME};
+use super::{ConnectionRecord, RecordStage, Timestamp, UNKNOWN_TIME};
 use crate::config::TlsVersion;
 use crate::net::Peer;
 use crate::observe::counters::{BackendCounters, ListenerCounters};
@@ -76,8 +76,7 @@ impl ConnectionRecord {
             },
             phase: Phase::Relay,
             tries: moved.tries,
-            ended: false,
-            was_opened: true,
+            stage: RecordStage::Opened,
             heard: moved.heard,
         }
     }
@@ -86,7 +85,7 @@ impl ConnectionRecord {
     pub(crate) fn hand_over(mut self) {
         self.tally();
         self.trace_ended(None);
-        self.ended = true;
+        self.stage = RecordStage::Ended;
         self.listener.live.fetch_sub(1, Relaxed);
     }
 }
