@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use evenkeel::balance::{Class, Node, Nodes, Pick, Picker, SharedLoad};
+use evenkeel::balance::{Class, Node, Nodes, Pick, Picker, SharedLoad, untold};
 use fastrand::Rng;
 
 /// How a balancer picks.
@@ -67,6 +67,8 @@ struct Counts {
     own: Vec<Cell<u64>>,
     others: Vec<Cell<u64>>,
     picks: Vec<Cell<u64>>,
+    /// Those of the interval before among `picks`.
+    carried: Vec<Cell<u64>>,
     /// Balancers that each pick stands for, beside this one.
     peers: u32,
 }
@@ -97,6 +99,7 @@ impl Balancer {
             own: zeros(),
             others: zeros(),
             picks: zeros(),
+            carried: zeros(),
             peers: match policy {
                 Policy::Cluster => balancers as u32 - 1,
                 _ => 0,
@@ -139,7 +142,9 @@ impl Balancer {
     fn exchange(&self, others: impl Fn(usize) -> u64) {
         for (index, count) in self.counts.others.iter().enumerate() {
             count.set(others(index));
-            self.counts.picks[index].set(0);
+            let (picks, carried) = (&self.counts.picks[index], &self.counts.carried[index]);
+            carried.set(untold(picks.get() - carried.get()));
+            picks.set(carried.get());
         }
         self.picker.sync(&self.counts);
     }

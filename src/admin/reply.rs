@@ -66,7 +66,8 @@ fn with_headers(status: StatusCode, kind: &'static str, body: ReplyBody) -> Repl
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
     pub status: StatusCode,
-    pub view: ErrorView,
+    /// Boxed: it is large, and an answer that succeeds should not pay for it.
+    pub view: Box<ErrorView>,
     header: ExtraHeader,
 }
 
@@ -84,7 +85,7 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError {
             status,
-            view: ErrorView::new(status, message.into()),
+            view: Box::new(ErrorView::new(status, message.into())),
             header: ExtraHeader::None,
         }
     }

@@ -27,4 +27,4 @@ pub use level::{NodeLoad, level};
 pub use maglev::Maglev;
 pub use node::{Class, Node, Nodes, Pick};
 pub use picker::{Carried, Picker};
-pub use shared_load::SharedLoad;
+pub use shared_load::{SharedLoad, untold};

@@ -3,7 +3,7 @@
 //! Each balancer knows its own connections now, and those of the others as of the last exchange. To
 //! go by these alone herds: until the next exchange all of them send every client to the node that
 //! was emptiest. So each takes it that the others pick as it does itself: one pick of its own stands
-//! for one of each other balancer, until the next exchange tells.
+//! for one of each other balancer, until the others' counts have theirs.
 
 /// Connections of a node, as one balancer of several knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,8 +12,16 @@ pub struct SharedLoad {
     pub own: u64,
     /// Connections of all other balancers, as of the last exchange.
     pub others: u64,
-    /// Own picks of the node since then.
+    /// Own picks of the time for which the others' counts lack theirs: since the exchange, and half
+    /// of the interval before it ([`untold`]).
     pub picks: u64,
+}
+
+/// Picks that still stand for the others' at an exchange, of those of the interval that ends: the
+/// others told at moments of their own, half an interval ago on average. To drop all of them floods
+/// an empty node by as many.
+pub fn untold(picks: u64) -> u64 {
+    picks / 2
 }
 
 impl SharedLoad {

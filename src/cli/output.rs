@@ -9,7 +9,7 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     print_while_read(text).map(drop)
 }
 
-/// As [`print`]; false where the reader went away.
+/// As [`print()`]; false where the reader went away.
 pub(super) fn print_while_read(text: &str) -> Result<bool, CommandError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -5,8 +5,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use minicbor::{Decode, Encode};
 
-use super::report::MAX_BACKENDS;
-
+/// Most backends of a member: two pools with as many as one answer of discovery has.
+pub(super) const MAX_BACKENDS: usize = 20_000;
 /// Longest `POOL/BACKEND`; one that is longer is not shared.
 pub(super) const MAX_NAME: usize = 1_024;
 /// Largest list: with more than 400 characters a name it takes fewer backends.

@@ -4,12 +4,10 @@
 
 use minicbor::{Decode, Encode};
 
-use super::names::NamesDigest;
+use super::names::{MAX_BACKENDS, NamesDigest};
 
 /// Version of the form.
 const VERSION: u8 = 1;
-/// Most backends of a member, as one answer of discovery has for each of its pools.
-pub(super) const MAX_BACKENDS: usize = 20_000;
 /// Most sources of a member, those with most connections.
 pub(super) const MAX_SOURCES: usize = 10_000;
 /// Largest report: five bytes for each backend, fifteen for each source, and the head.

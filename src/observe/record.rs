@@ -68,13 +68,13 @@ pub(crate) struct ConnectionRecord {
 
 const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
-/// Stages of a record.
+/// What of a record is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RecordStage {
     SetUp,
-    /// Its set-up is counted, once: it may be in set-up again, for another backend.
+    /// Its set-up.
     Opened,
-    /// It is counted and has its line, or is another process's.
+    /// All of it, here or in another process.
     Ended,
 }
 
@@ -336,7 +336,7 @@ impl ConnectionRecord {
     /// once.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
-        if std::mem::replace(&mut self.stage, RecordStage::Opened) == RecordStage::Opened {
+        if std::mem::replace(&mut self.stage, RecordStage::Opened) != RecordStage::SetUp {
             return;
         }
         self.listener.times.setup.observe(self.age());

@@ -77,7 +77,7 @@ pub struct Backend {
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is due before its time.
-    check_wanted: Notify,
+    pub(super) check_wanted: Notify,
     /// Whether a success has failures to clear: others need no lock.
     failing: AtomicBool,
     /// True after a connection was accepted and reset, until one is answered.
@@ -304,39 +304,6 @@ impl Backend {
     /// A notice stays until it is taken.
     pub async fn check_wanted(&self) {
         self.check_wanted.notified().await;
-    }
-
-    pub fn set_operator(&self, operator: OperatorState) {
-        let left_maintenance = self.write(clock(), |status| status.set_operator(operator));
-        if left_maintenance {
-            self.check_wanted.notify_one();
-        }
-        self.losses.notify();
-    }
-
-    /// Notes that the operator ends its connections, or has ended them: while it is drained, sticky
-    /// cookies are not followed.
-    pub fn set_emptying(&self, emptying: bool) {
-        self.write(clock(), |status| status.operator.emptying = emptying);
-    }
-
-    pub fn operator(&self) -> OperatorState {
-        self.status().operator.state
-    }
-
-    /// Sets the operator's weight, 0..=256; kept over reloads. `None` = the configured one.
-    pub fn set_weight(&self, weight: Option<u16>) {
-        self.write(clock(), |status| status.operator.weight = weight);
-    }
-
-    /// The operator's weight; `None`: the configured one is in force.
-    pub fn operator_weight(&self) -> Option<u16> {
-        self.status().operator.weight
-    }
-
-    /// The weight in force: the operator's or the configured one.
-    pub fn weight(&self) -> u16 {
-        self.status().weight()
     }
 
     /// 0 = no own limit.
@@ -585,7 +552,7 @@ impl Backend {
         }
     }
 
-    fn write<T>(&self, now: Instant, change: impl FnOnce(&mut BackendStatus) -> T) -> T {
+    pub(super) fn write<T>(&self, now: Instant, change: impl FnOnce(&mut BackendStatus) -> T) -> T {
         let changed = change(&mut self.status());
         match self.owner.upgrade() {
             Some(owner) => owner.recompute(now),

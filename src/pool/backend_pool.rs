@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::affinity::Affinity;
+use super::affinity::state::Affinity;
 use super::backend::{Backend, BackendOwner, PoolLink};
 use super::clock::clock;
 use super::cluster_load::Peers;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use crate::balance::SharedLoad;
+use crate::balance::{SharedLoad, untold};
 
 /// Balancers that pick beside this one; 0 outside of a cluster, or where it does not share loads.
 /// One for all backends of a pool, so that a new one is not filled by all balancers at once.
@@ -25,8 +25,10 @@ impl Peers {
 pub(super) struct ClusterLoad {
     peers: Peers,
     others: AtomicU64,
-    /// Own picks since `others` was told; counted only beside others.
+    /// Own picks that stand for the others', too; counted only beside others.
     picks: AtomicU64,
+    /// Those among `picks` that are of the interval before. Only an exchange writes it.
+    carried: AtomicU64,
     /// The others' connections of which a paced drain ends its part; 0 where drains are not shared.
     draining_others: AtomicU64,
 }
@@ -37,15 +39,18 @@ impl ClusterLoad {
             peers: peers.clone(),
             others: AtomicU64::new(0),
             picks: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
             draining_others: AtomicU64::new(0),
         }
     }
 
-    /// Takes over an exchange. The picks before it are among the others' counts by now, as far as
-    /// these picked alike.
+    /// Takes over an exchange. Picks that come meanwhile count for the interval that begins.
     pub(super) fn exchange(&self, others: u64, draining_others: u64) {
         self.others.store(others, SeqCst);
-        self.picks.store(0, SeqCst);
+        let picks = self.picks.load(SeqCst);
+        let kept = untold(picks.saturating_sub(self.carried.load(SeqCst)));
+        self.carried.store(kept, SeqCst);
+        self.picks.fetch_sub(picks - kept, SeqCst);
         self.draining_others.store(draining_others, SeqCst);
     }
 

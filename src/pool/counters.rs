@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::affinity::AffinityAnswer;
 use super::request::AcquireError;
 use crate::observe::{Metric, counters};
 
@@ -47,7 +46,7 @@ impl Default for PoolCounters {
 
 impl PoolCounters {
     /// Counts a look-up of affinity; `None`: the store did not answer.
-    pub(super) fn looked_up(&self, answer: Option<&AffinityAnswer>) {
+    pub(super) fn looked_up(&self, answer: Option<&Option<String>>) {
         let counter = match answer {
             Some(Some(_)) => &self.affinity_known,
             Some(None) => &self.affinity_new,

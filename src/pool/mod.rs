@@ -20,6 +20,7 @@ mod cluster_load;
 mod connection_counter;
 mod lease;
 mod losses;
+mod operated;
 mod outlier;
 mod standing;
 mod states;
@@ -57,8 +58,6 @@ pub(crate) use affinity::{
 pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use cluster::ClusterExchange;
-#[cfg(test)]
-pub(crate) use cluster::OwnLoad;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::{DiscoveredBackend, DiscoveryState};
 pub(crate) use handed_state::PoolState;

@@ -25,7 +25,7 @@ pub(super) struct View {
 /// A request for a pick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PickRequest<'a> {
-    /// Hash of the connection's key, for hash algorithms, and where affinity needs one; `None` = any
+    /// Hash of the connection's key, for hash algorithms, and where affinity needs one; `None`: any
     /// backend will do.
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [Arc<Backend>],

@@ -1,7 +1,7 @@
 //! This server as a member of a cluster: what it tells the others, and what it takes from them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::control::drain::DrainRequest;
@@ -21,9 +21,6 @@ use crate::relay::CloseFrame;
 
 /// Most backends that are told to the others: as many as one answer of theirs is read with.
 const MAX_BACKENDS: usize = 20_000;
-
-/// The membership of the settings in force, if there are any.
-pub(super) type ClusterSlot = Mutex<Option<Arc<ClusterMember>>>;
 
 /// Effect of a state that the operator sets on the other members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

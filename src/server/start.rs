@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
@@ -78,7 +77,7 @@ impl Server {
             jobs: Jobs::new(Arc::clone(&proxy.relay), control.handle()),
             failover: FailoverGuards::default(),
             upgrade: Upgrades::default(),
-            cluster: ClusterSlot::default(),
+            cluster: Mutex::default(),
             control,
             proxy,
         }))

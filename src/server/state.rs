@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::cluster::ClusterSlot;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
@@ -21,6 +20,7 @@ use super::status::{ListenerStatus, PoolFileStatus, ReloadStatus};
 use super::upgrade::progress::Upgrades;
 use super::upgrade::status::{UpgradePhase, UpgradeStatus, UpgradeTotals};
 use crate::admission::Limits;
+use crate::cluster::ClusterMember;
 use crate::config::Config;
 use crate::discovery;
 use crate::observe::Journal;
@@ -56,7 +56,8 @@ pub(crate) struct Server {
     pub(super) jobs: Jobs,
     pub(super) failover: FailoverGuards,
     pub(super) upgrade: Upgrades,
-    pub(super) cluster: ClusterSlot,
+    /// The membership of the settings in force, if there are any.
+    pub(super) cluster: Mutex<Option<Arc<ClusterMember>>>,
     pub(super) control: ControlRuntime,
 }
 

@@ -159,6 +159,8 @@ impl RedisServer {
             let mut stream = TcpStream::connect(self.address()).await.expect("connect");
             let words = format!("{command}\r\nQUIT\r\n");
             stream.write_all(words.as_bytes()).await.expect("write");
+            // A sentinel does not know QUIT.
+            stream.shutdown().await.expect("shut down");
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer).await;
             String::from_utf8_lossy(&answer).into_owned()

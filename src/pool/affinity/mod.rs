@@ -3,27 +3,27 @@
 //! Clients that were here lately are in memory. In a cluster the store knows those of the other
 //! balancers: a client that is not in memory is looked up there, once and for a bounded time. That
 //! is the only wait for the store on the data path. Where the store does not answer in time, or has
-//! enough to do, the client's hash says where it goes: all balancers pick alike then, and nothing is
-//! learned.
+//! enough to do, the client's hash says where it goes: all balancers pick alike then, and nothing
+//! is learned.
 
 mod link;
 mod memory;
+pub(in crate::pool) mod state;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use self::memory::{Memory, Remembered};
+use self::memory::Remembered;
 use super::backend::Backend;
 use super::backend_pool::Pool;
 use super::clock::clock;
 use super::lease::Lease;
 use super::request::{AcquireError, BackendRequest};
 use crate::balance::bytes_hash;
-use crate::base::rate::{Bucket, Rate};
+use crate::base::rate::Rate;
 use crate::config::{self, Learn};
 
 pub(crate) use link::{AffinityAnswer, AffinityAsk, AffinityLink, AffinityQuestion, AffinityStore};
@@ -35,16 +35,6 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_millis(50);
 const LOOKUP_RATE: Rate = Rate::per_second(500);
 /// Time for which memory is believed without a look-up: another balancer may have moved the client.
 const FRESH: Duration = Duration::from_secs(30);
-
-/// Memory of a pool's clients, and the link to what other balancers know.
-#[derive(Debug)]
-pub(super) struct Affinity {
-    memory: Memory,
-    /// `None` outside of a cluster that shares it.
-    link: ArcSwapOption<AffinityLink>,
-    asked: Bucket,
-    epoch: Instant,
-}
 
 /// One client that comes, and what says who it is.
 pub(in crate::pool) struct Visit<'a> {
@@ -62,17 +52,6 @@ enum Knowledge {
     All(Option<Remembered>),
     /// The store may know more.
     Partial(Option<Remembered>),
-}
-
-impl Affinity {
-    pub(super) fn new() -> Affinity {
-        Affinity {
-            memory: Memory::new(),
-            link: ArcSwapOption::empty(),
-            asked: Bucket::default(),
-            epoch: clock(),
-        }
-    }
 }
 
 impl Pool {
