@@ -32,8 +32,8 @@ pub(super) struct PlanBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlanDetail {
     Full,
-    /// Without the names of the keys that differ, which would tell whether a guessed secret is right,
-    /// and no address that the caller chooses is bound.
+    /// Without the names of the keys that differ, which would tell whether a guessed secret is
+    /// right, and no address that the caller chooses is bound.
     Effects,
 }
 

@@ -15,8 +15,8 @@ use super::reply::ApiError;
 use super::tokens::Token;
 use crate::base::source_prefix::SourcePrefix;
 
-/// Sessions at once: for the next, the oldest one of the token with the most ends. More than a large
-/// team has open.
+/// Sessions at once: for the next, the oldest one of the token with the most ends. More than a
+/// large team has open.
 const MAX_SESSIONS: usize = 256;
 /// Time of a session: a working day.
 const SESSION_TIME: Duration = Duration::from_secs(12 * 3600);

@@ -209,8 +209,8 @@ impl ConnectionRecord {
     }
 
     /// Assigns another backend to a live session, which was connected `after` so long; the present
-    /// one keeps the bytes it has moved. The wait for its first byte is not measured: a session that
-    /// goes on asks it for nothing.
+    /// one keeps the bytes it has moved. The wait for its first byte is not measured: a session
+    /// that goes on asks it for nothing.
     pub(crate) fn reassigned(&mut self, backend: &Arc<BackendCounters>, after: Duration) {
         self.tally();
         self.forget_first_byte();

@@ -11,8 +11,8 @@ use data_encoding::HEXLOWER;
 pub(crate) struct ConfigurationInForce {
     /// 1 at start; grows by 1 with every reload that is applied, also of the same text.
     pub number: u64,
-    /// SHA-256 of the text, in hexadecimal: the same in every process that has loaded it. Empty where
-    /// the text is not known.
+    /// SHA-256 of the text, in hexadecimal: the same in every process that has loaded it. Empty
+    /// where the text is not known.
     pub hash: String,
     pub loaded_at: SystemTime,
     /// Empty where the file changed while the process started.
