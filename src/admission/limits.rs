@@ -420,8 +420,8 @@ mod tests {
     // The reserve was 32 while checks alone may take 256.
     #[test]
     fn the_reserve_holds_all_that_is_bounded_elsewhere_unless_the_limit_is_small() {
-        assert_eq!(reserve(1 << 20), 2 * 64 + 256 + OTHER_DESCRIPTORS);
-        assert_eq!(reserve(2048), reserve(1 << 20));
+        assert_eq!(reserve(1 << 20), 2 * 64 + 128 + 256 + OTHER_DESCRIPTORS);
+        assert_eq!(reserve(4096), reserve(1 << 20));
         assert_eq!(reserve(100), 25);
     }
 

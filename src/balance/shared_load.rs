@@ -2,8 +2,8 @@
 //!
 //! Each balancer knows its own connections now, and those of the others as of the last exchange. To
 //! go by these alone herds: until the next exchange all of them send every client to the node that
-//! was emptiest. So each takes it that the others pick as it does itself: one pick of its own stands
-//! for one of each other balancer, until the others' counts have theirs.
+//! was emptiest. So each takes it that the others pick as it does itself: one pick of its own
+//! stands for one of each other balancer, until the others' counts have theirs.
 
 /// Connections of a node, as one balancer of several knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

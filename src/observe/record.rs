@@ -68,13 +68,13 @@ pub(crate) struct ConnectionRecord {
 
 const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
-/// What of a record is counted.
+/// Stage of a record: how much of it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RecordStage {
     SetUp,
-    /// Its set-up.
+    /// Its set-up is counted.
     Opened,
-    /// All of it, here or in another process.
+    /// Its line is written.
     Ended,
 }
 
