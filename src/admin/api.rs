@@ -4,29 +4,30 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
-use serde::Deserialize;
+use http::{Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::body::{ApiBody, read_json};
+use super::body::ApiBody;
 use super::caller::Caller;
 use super::endpoint_connections::EndpointConnection;
 use super::events::{EventKinds, Feed, Viewer};
 use super::guard::{AdminGuard, EndpointGuard};
+use super::login::BrowserWay;
 use super::metrics::PageFormat;
 use super::operate::{self, Operations, Parameters};
+use super::plan::PlanDetail;
 use super::refusals::RefusalTotals;
 use super::reply::{self, ApiError, Reply, json, reply, streamed};
 use super::route::ApiRoute;
 use super::sessions::Sessions;
-use super::view::{ListenersView, PoolsView, ReloadView};
-use super::{connections, directory, jobs, login, metrics, plan, rules, snapshot, upgrade};
+use super::view::{ListenersView, PoolsView};
+use super::{configuration, connections, directory, jobs, login, metrics, plan};
+use super::{rules, snapshot, upgrade};
+use crate::server::Server;
 use crate::server::jobs::JobAction;
-use crate::server::{Condition, Server};
 
 /// State that all endpoints share, over their reloads.
 pub(super) struct AdminState {
@@ -65,15 +66,6 @@ struct AdmittedRequest<'a> {
     server: Arc<Server>,
 }
 
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReloadBody {
-    /// Conditions that the reload must meet, or it is not done.
-    #[serde(default, rename = "if")]
-    conditions: Vec<String>,
-}
-
 impl Api {
     pub(super) fn new(state: Arc<AdminState>) -> Api {
         Api {
@@ -90,7 +82,11 @@ impl Api {
     ) -> Reply {
         let (head, body) = request.into_parts();
         let answered = self.try_answer(origin, &head, body).await;
-        answered.unwrap_or_else(ApiError::into_reply)
+        answered.unwrap_or_else(|error| {
+            let refused = origin.guard.refused(&self.state.refused);
+            refused.note_guess(origin.client.peer, &head, &error);
+            error.into_reply()
+        })
     }
 
     async fn try_answer(
@@ -113,7 +109,7 @@ impl Api {
             (ApiRoute::Login | ApiRoute::Logout, EndpointGuard::Admin(guard)) => {
                 self.session(guard, &request, &route, body).await
             }
-            _ if route.is_change() => self.change(&request.server, route, head, body).await,
+            _ if route.is_change() => self.change(&request, route, body).await,
             _ => self.read(&request, route).await,
         }
     }
@@ -138,12 +134,13 @@ impl Api {
         rules::check_host(&admin.hosts, uri, headers)?;
         let route = ApiRoute::parse(uri.path());
         if !route.as_ref().is_some_and(ApiRoute::is_page) {
-            rules::check_origin(origin.secure, headers)?;
+            rules::check_origin(&admin.hosts, origin.secure, headers)?;
         }
         let caller = if route.as_ref().is_some_and(ApiRoute::is_open) {
             None
         } else {
-            Some(Caller::of(admin, &self.state.sessions, headers)?)
+            let from = (headers, origin.client.source);
+            Some(Caller::of(admin, &self.state.sessions, from)?)
         };
         let unknown = || {
             let routes = directory::listed();
@@ -197,14 +194,18 @@ impl Api {
     ) -> Result<Reply, ApiError> {
         let (origin, sessions) = (request.origin, &self.state.sessions);
         let headers = &request.head.headers;
+        let way = BrowserWay {
+            headers,
+            client: &origin.client,
+            secure: origin.secure || rules::is_from_tls(headers),
+        };
         if *route == ApiRoute::Logout {
-            return login::logout(guard, sessions, (origin.secure, headers), body).await;
+            return login::logout(guard, sessions, way, body).await;
         }
         if request.head.method != Method::POST {
-            return Ok(login::show(guard, sessions, headers));
+            return Ok(login::show(guard, sessions, way.source()));
         }
-        let from = (origin.secure, origin.client.peer);
-        login::login(guard, sessions, from, body).await
+        login::login(guard, sessions, way, body).await
     }
 
     async fn read(
@@ -228,7 +229,7 @@ impl Api {
             ApiRoute::Index => Ok(json(ok, &directory::index())),
             ApiRoute::Events => self.events(request),
             ApiRoute::FilePlan => plan::plan_of_file(server, &self.plans).await,
-            ApiRoute::Configuration => configuration(server, &request.head.headers),
+            ApiRoute::Configuration => configuration::show(server, &request.head.headers),
             ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {
                 let listeners = snapshot::listeners(server);
@@ -255,12 +256,11 @@ impl Api {
 
     async fn change(
         &self,
-        server: &Arc<Server>,
+        request: &AdmittedRequest<'_>,
         route: ApiRoute,
-        head: &Parts,
         body: impl ApiBody,
     ) -> Result<Reply, ApiError> {
-        let query = head.uri.query();
+        let (server, query) = (&request.server, request.head.uri.query());
         let (operations, parameters) = (&self.operations, Parameters { query, body });
         match route {
             ApiRoute::AcceptDiscovery(name) => {
@@ -283,9 +283,13 @@ impl Api {
             }
             ApiRoute::Move => jobs::start_filtered(server, parameters.body, JobAction::Move).await,
             ApiRoute::AbortJob(id) => jobs::abort(server, &id, parameters.body).await,
-            ApiRoute::Reload => reload(server, read_json(parameters.body).await?).await,
+            ApiRoute::Reload => configuration::reload(server, parameters.body).await,
             ApiRoute::Upgrade => upgrade::upgrade(server, parameters.body).await,
-            ApiRoute::Plan => plan::plan(server, &self.plans, parameters.body).await,
+            ApiRoute::Plan => {
+                let holder = request.caller.as_ref().and_then(Caller::holder);
+                let detail = holder.map_or(PlanDetail::Full, PlanDetail::of);
+                plan::plan(server, &self.plans, detail, parameters.body).await
+            }
             _ => Err(ApiError::not_found("nothing can be changed here")),
         }
     }
@@ -352,42 +356,4 @@ fn readiness(server: &Server) -> Reply {
         return reply(StatusCode::OK, "text/plain", "ready\n");
     };
     reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why)
-}
-
-/// Answers with the text in force, or with 304 where the client has it.
-fn configuration(server: &Server, headers: &HeaderMap) -> Result<Reply, ApiError> {
-    let view = snapshot::configuration_text(server);
-    let tag = HeaderValue::try_from(format!("\"{}-{}\"", view.number, view.hash));
-    let tag =
-        tag.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let mut reply = if headers.get(IF_NONE_MATCH) == Some(&tag) {
-        reply(StatusCode::NOT_MODIFIED, "application/json", "")
-    } else {
-        json(StatusCode::OK, &view)
-    };
-    reply.headers_mut().insert(ETAG, tag);
-    Ok(reply)
-}
-
-async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, ApiError> {
-    let conditions = body.conditions.iter().map(|text| text.parse());
-    let conditions: Vec<Condition> = conditions
-        .collect::<Result<_, String>>()
-        .map_err(ApiError::bad_request)?;
-    match server.reload_if(conditions).await {
-        Ok(changes) => {
-            let summary = changes.iter().map(ToString::to_string).collect();
-            let changes = changes
-                .iter()
-                .filter_map(|change| serde_json::to_value(change).ok())
-                .collect();
-            Ok(json(StatusCode::OK, &ReloadView { summary, changes }))
-        }
-        Err(error) => {
-            let message = "the reload was refused, the former configuration serves on";
-            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
-                .with_details(error.messages)
-                .with_drawn(error.drawn))
-        }
-    }
 }

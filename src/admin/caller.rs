@@ -9,6 +9,7 @@ use super::reply::ApiError;
 use super::rules;
 use super::sessions::{BrowserSession, Sessions};
 use super::tokens::{Token, TokenHolder};
+use crate::base::source_prefix::SourcePrefix;
 
 #[derive(Clone)]
 pub(super) enum Caller {
@@ -26,7 +27,7 @@ impl Caller {
     pub(super) fn of(
         guard: &AdminGuard,
         sessions: &Sessions,
-        headers: &HeaderMap,
+        (headers, source): (&HeaderMap, SourcePrefix),
     ) -> Result<Caller, ApiError> {
         if guard.tokens.is_empty() {
             return Ok(Caller::Anyone);
@@ -36,7 +37,7 @@ impl Caller {
             let wrong = || ApiError::unauthorized("the bearer token is wrong");
             return token.map(Caller::Bearer).ok_or_else(wrong);
         }
-        let session = sessions.find(headers, &guard.cookie);
+        let session = sessions.find((headers, source), &guard.cookie);
         let caller = session.map(Caller::Browser);
         let caller = caller.filter(|caller| caller.is_still(guard, sessions));
         caller.ok_or_else(|| {

@@ -28,7 +28,8 @@ pub(super) struct EndpointConnections {
 pub(super) struct EndpointConnection {
     connections: Arc<EndpointConnections>,
     pub peer: Peer,
-    source: SourcePrefix,
+    /// Network of its client.
+    pub source: SourcePrefix,
     has_spoken: AtomicBool,
     /// Entry among the silent ones; `None` while a request is under way.
     silent: Mutex<Option<SilentId>>,

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::refusals::{EndpointRefusals, RefusalTotals};
-use super::rules::Hosts;
+use super::rules::{Hosts, is_local};
 use super::tokens::Tokens;
 use crate::admission::AccessList;
+use crate::base::names::SESSION_COOKIES;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
 use crate::tls::TlsAcceptor;
 
@@ -47,13 +48,14 @@ impl EndpointGuard {
                 "admin.bind {bound} is not loopback: it needs admin.tls, and admin.token_file or [[admin.token]]"
             ));
         }
+        let is_tls = tls.is_some();
         let hosts = Hosts::new(bound, &admin.allowed_hosts);
         let access = AccessList::new(&admin.access);
         Ok(EndpointGuard::Admin(Box::new(AdminGuard {
             hosts,
             tokens,
             tls,
-            cookie: cookie_name(bound),
+            cookie: cookie_name(bound, is_tls),
             access,
         })))
     }
@@ -97,19 +99,14 @@ impl EndpointGuard {
     }
 }
 
-fn cookie_name(bound: &Bind) -> String {
-    match bound {
-        Bind::Tcp(address) => format!("evenkeel-{}", address.port()),
-        Bind::Unix(_) => "evenkeel".to_owned(),
-    }
-}
-
-/// Whether traffic to that address stays on this host.
-pub(crate) fn is_local(bind: &Bind) -> bool {
-    match bind {
-        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Bind::Unix(_) => true,
-    }
+fn cookie_name(bound: &Bind, is_tls: bool) -> String {
+    let [plain, over_tls] = SESSION_COOKIES;
+    let prefix = if is_tls { over_tls } else { plain };
+    let port = match bound {
+        Bind::Tcp(address) => address.port(),
+        Bind::Unix(_) => 0,
+    };
+    format!("{prefix}{port}")
 }
 
 fn terminator(certificate: &Certificate) -> Result<Arc<TlsAcceptor>, String> {

@@ -4,15 +4,16 @@ use http::HeaderMap;
 use http::StatusCode;
 use http::header::{HeaderValue, SET_COOKIE};
 use serde::Deserialize;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::body::{ApiBody, EmptyBody, read_json};
 use super::caller::Caller;
+use super::endpoint_connections::EndpointConnection;
 use super::guard::AdminGuard;
 use super::reply::{ApiError, Reply, json};
 use super::sessions::{BrowserSession, Sessions, no_cookie};
 use super::view::LoginView;
-use crate::net::Peer;
+use crate::base::source_prefix::SourcePrefix;
 
 /// Body of a login.
 #[derive(Deserialize)]
@@ -23,29 +24,50 @@ pub(super) struct LoginBody {
 }
 
 /// Says whose the session of a request is.
-pub(super) fn show(guard: &AdminGuard, sessions: &Sessions, headers: &HeaderMap) -> Reply {
-    let caller = Caller::of(guard, sessions, headers).ok();
+pub(super) fn show(
+    guard: &AdminGuard,
+    sessions: &Sessions,
+    from: (&HeaderMap, SourcePrefix),
+) -> Reply {
+    let caller = Caller::of(guard, sessions, from).ok();
     json(StatusCode::OK, &view(guard, caller.as_ref()))
 }
 
-/// Begins a session; `secure`: the request came over TLS.
+/// Way of a request of a browser.
+pub(super) struct BrowserWay<'a> {
+    pub headers: &'a HeaderMap,
+    pub client: &'a EndpointConnection,
+    /// Whether the browser's own connection is TLS: to here, or to a proxy in front.
+    pub secure: bool,
+}
+
+impl<'a> BrowserWay<'a> {
+    pub(super) fn source(&self) -> (&'a HeaderMap, SourcePrefix) {
+        (self.headers, self.client.source)
+    }
+}
+
+/// Begins a session, in place of the one that the browser has.
 pub(super) async fn login(
     guard: &AdminGuard,
     sessions: &Sessions,
-    (secure, peer): (bool, Peer),
+    way: BrowserWay<'_>,
     body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
+    let peer = way.client.peer;
     let LoginBody { token } = read_json(body).await?;
     if guard.tokens.is_empty() {
         return Ok(json(StatusCode::OK, &view(guard, Some(&Caller::Anyone))));
     }
     let Some(token) = guard.tokens.of_secret(token.trim()) else {
-        debug!(%peer, "admin: login refused");
         return Err(ApiError::unauthorized("the token is wrong"));
     };
-    let session = sessions.begin(token)?;
+    if let Some(former) = sessions.find(way.source(), &guard.cookie) {
+        sessions.end(&former);
+    }
+    let session = sessions.begin(token, way.client.source)?;
     info!(token = session.token.holder.name, %peer, "operator logs in");
-    let cookie = session.cookie(&guard.cookie, secure);
+    let cookie = session.cookie(&guard.cookie, way.secure);
     let view = view(guard, Some(&Caller::Browser(session)));
     with_cookie(json(StatusCode::OK, &view), &cookie)
 }
@@ -54,15 +76,15 @@ pub(super) async fn login(
 pub(super) async fn logout(
     guard: &AdminGuard,
     sessions: &Sessions,
-    (secure, headers): (bool, &HeaderMap),
+    way: BrowserWay<'_>,
     body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     read_json::<EmptyBody>(body).await?;
-    if let Some(session) = sessions.find(headers, &guard.cookie) {
+    if let Some(session) = sessions.find(way.source(), &guard.cookie) {
         sessions.end(&session);
     }
     let reply = json(StatusCode::OK, &view(guard, None));
-    with_cookie(reply, &no_cookie(&guard.cookie, secure))
+    with_cookie(reply, &no_cookie(&guard.cookie, way.secure))
 }
 
 fn with_cookie(mut reply: Reply, cookie: &str) -> Result<Reply, ApiError> {

@@ -8,14 +8,15 @@ use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::api::ReloadBody;
 use super::body::EmptyBody;
-use super::directory::{ROUTES, RouteEntry};
+use super::configuration::ReloadBody;
+use super::directory::{OPENAPI, ROUTES, RouteEntry};
 use super::drain::{DrainBody, FilterBody};
 use super::filter::CONDITIONS;
 use super::login::LoginBody;
 use super::operate::WeightBody;
 use super::plan::PlanBody;
+use super::sessions::CSRF_HEADER;
 use super::view::*;
 use crate::relay::MAX_PAGE;
 
@@ -31,6 +32,8 @@ struct Schemas {
 #[derive(Default)]
 struct Operation {
     body: Option<Value>,
+    /// The body has fields that must be given.
+    needs_body: bool,
     parameters: Vec<Value>,
     /// Status, media type and schema of the answer to a good request.
     reply: (&'static str, &'static str, Value),
@@ -73,6 +76,7 @@ impl Schemas {
     fn change<B: JsonSchema, T: JsonSchema>(&mut self) -> Operation {
         Operation {
             body: Some(self.request::<B>()),
+            needs_body: has_required_fields::<B>(),
             ..self.read::<T>()
         }
     }
@@ -199,10 +203,44 @@ impl Operation {
         }
         if let Some(schema) = self.body {
             let content = json!({ "application/json": { "schema": schema } });
-            description["requestBody"] = json!({ "required": true, "content": content });
+            // An empty body counts as an object without fields.
+            let needs_body = self.needs_body;
+            description["requestBody"] = json!({ "required": needs_body, "content": content });
+            if !is_open {
+                add(&mut description["parameters"], csrf_header());
+            }
+        }
+        if ["/api/v1/configuration", OPENAPI].contains(&entry.path) {
+            description["responses"]["304"] = json!({ "description": "As `If-None-Match` has it" });
+            add(&mut description["parameters"], etag_header());
         }
         description
     }
+}
+
+/// Whether a body of this type cannot be empty.
+fn has_required_fields<B: JsonSchema>() -> bool {
+    let schema = generator(Contract::Deserialize).into_root_schema_for::<B>();
+    let required = schema.get("required").and_then(Value::as_array);
+    required.is_some_and(|fields| !fields.is_empty())
+}
+
+fn add(parameters: &mut Value, parameter: Value) {
+    parameters.as_array_mut().unwrap().push(parameter);
+}
+
+fn header(name: &str, about: &str) -> Value {
+    let schema = json!({ "type": "string" });
+    json!({ "name": name, "in": "header", "description": about, "schema": schema })
+}
+
+fn csrf_header() -> Value {
+    let about = "`csrf` of the session; a bearer token needs none";
+    header(CSRF_HEADER, about)
+}
+
+fn etag_header() -> Value {
+    header("if-none-match", "`ETag` of what the client has")
 }
 
 fn operation_id(entry: &RouteEntry) -> String {
@@ -253,12 +291,10 @@ fn local_query() -> Vec<Value> {
 
 fn events_query() -> Vec<Value> {
     let words = "Types that are wanted, with commas between; all of them if absent";
-    let last = json!({
-        "name": "Last-Event-ID",
-        "in": "header",
-        "description": "Id of the last event that was seen: the stream goes on behind it",
-        "schema": { "type": "string" },
-    });
+    let last = header(
+        "Last-Event-ID",
+        "Id of the last event that was seen: the stream goes on behind it",
+    );
     vec![
         query(
             "types",
@@ -320,7 +356,7 @@ fn description() -> Value {
                     "type": "apiKey",
                     "in": "cookie",
                     "name": "evenkeel-PORT",
-                    "description": "Set by POST /login. Changes need x-csrf-token beside it.",
+                    "description": "Set by POST /login, as __Host-evenkeel-PORT over TLS. Changes need x-csrf-token beside it.",
                 },
             },
         },

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{ApiBody, read_json_of};
 use super::reply::{ApiError, Reply, json};
+use super::tokens::TokenHolder;
 use super::view::{PlanPartView, PlanView};
 use crate::server::{PreviewPart, ReloadPreview, Server};
 
@@ -27,15 +28,35 @@ pub(super) struct PlanBody {
     configuration: String,
 }
 
+/// Detail of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PlanDetail {
+    Full,
+    /// Without the names of the keys that differ, which would tell whether a guessed secret is
+    /// right, and no address that the caller chooses is bound.
+    Effects,
+}
+
+impl PlanDetail {
+    /// Detail for the holder of a token.
+    pub(super) fn of(holder: &TokenHolder) -> PlanDetail {
+        match holder.may_read_text() {
+            Ok(()) => PlanDetail::Full,
+            Err(_) => PlanDetail::Effects,
+        }
+    }
+}
+
 /// Previews a reload of the text in the body.
 pub(super) async fn plan(
     server: &Arc<Server>,
     plans: &Semaphore,
+    detail: PlanDetail,
     body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     let _permit = permit(plans)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
-    preview(server, Some(configuration)).await
+    preview(server, Some(configuration), detail).await
 }
 
 /// Previews a reload of the file as it is now.
@@ -44,7 +65,7 @@ pub(super) async fn plan_of_file(
     plans: &Semaphore,
 ) -> Result<Reply, ApiError> {
     let _permit = permit(plans)?;
-    preview(server, None).await
+    preview(server, None, PlanDetail::Full).await
 }
 
 fn permit(plans: &Semaphore) -> Result<SemaphorePermit<'_>, ApiError> {
@@ -52,9 +73,19 @@ fn permit(plans: &Semaphore) -> Result<SemaphorePermit<'_>, ApiError> {
     plans.try_acquire().map_err(busy)
 }
 
-async fn preview(server: &Arc<Server>, text: Option<String>) -> Result<Reply, ApiError> {
-    match server.plan(text).await {
-        Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
+async fn preview(
+    server: &Arc<Server>,
+    text: Option<String>,
+    detail: PlanDetail,
+) -> Result<Reply, ApiError> {
+    let is_full = detail == PlanDetail::Full;
+    match server.plan(text, is_full).await {
+        Ok(mut forecast) => {
+            if !is_full {
+                forecast.hide_keys();
+            }
+            Ok(json(StatusCode::OK, &view(&forecast)))
+        }
         Err(errors) => {
             let message = "the configuration has errors";
             Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)

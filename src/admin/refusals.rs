@@ -1,7 +1,17 @@
 //! Counts of the connections and requests that the endpoints refused.
 
-use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::reply::ApiError;
+use crate::base::log_throttle::LogThrottle;
+use crate::net::Peer;
 use crate::observe::{Metric, counters};
 
 /// Refusals of both endpoints: each of them shows all.
@@ -25,6 +35,9 @@ counters! {
         silent = Metric::counter("endpoint_refused_connections").label("reason", "silent"),
         /// Requests whose token does not permit them
         forbidden = Metric::counter("endpoint_refused_connections").label("reason", "forbidden"),
+        /// Requests with a wrong token
+        wrong_token = Metric::counter("endpoint_refused_connections")
+            .label("reason", "wrong_token"),
     }
 }
 
@@ -64,5 +77,22 @@ impl RefusalTotals {
             ("admin", self.admin.values()),
             ("metrics", self.metrics.values()),
         ]
+    }
+}
+
+/// Throttle of the warnings of wrong tokens: who guesses sends many. All of them are counted.
+static WRONG_TOKENS: LogThrottle = LogThrottle::new(Duration::from_secs(10));
+
+impl EndpointRefusals {
+    /// Counts a wrong token, if `error` refuses one. A request without any guesses nothing.
+    pub(super) fn note_guess(&self, peer: Peer, head: &Parts, error: &ApiError) {
+        let has_token = head.headers.contains_key(AUTHORIZATION) || head.uri.path() == "/login";
+        if error.status != StatusCode::UNAUTHORIZED || !has_token {
+            return;
+        }
+        self.wrong_token.fetch_add(1, Relaxed);
+        if WRONG_TOKENS.is_due(Instant::now()) {
+            warn!(%peer, reason = "wrong_token", "admin request refused");
+        }
     }
 }

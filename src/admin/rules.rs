@@ -13,6 +13,8 @@ use crate::config::Bind;
 /// Host names that the endpoint answers to.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
+    /// Whether it is bound where a proxy of this machine alone reaches it.
+    is_local: bool,
     /// `None`: a unix socket, which has no port.
     port: Option<u16>,
     /// The bound address, then `allowed_hosts`.
@@ -41,6 +43,7 @@ impl Hosts {
         };
         let further = allowed.iter().filter_map(|host| authority(host));
         Hosts {
+            is_local: is_local(bound),
             port,
             named: own.into_iter().chain(further).collect(),
         }
@@ -82,6 +85,14 @@ fn authority(text: &str) -> Option<NamedHost> {
     (!host.is_empty() && whole == text.len()).then_some(NamedHost { host, port })
 }
 
+/// Whether traffic to that address stays on this host.
+pub(crate) fn is_local(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Bind::Unix(_) => true,
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
@@ -110,7 +121,12 @@ pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Resul
 }
 
 /// Requires no `Origin`, or the endpoint's own. `Sec-Fetch-Site`, which browsers send, must agree.
-pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), ApiError> {
+/// A proxy of this machine may add TLS in front of a plain endpoint.
+pub(super) fn check_origin(
+    hosts: &Hosts,
+    secure: bool,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
     let site = single(headers, HeaderName::from_static("sec-fetch-site"))?;
     if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
         return Err(ApiError::forbidden(
@@ -121,13 +137,22 @@ pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), ApiE
         return Ok(());
     };
     let scheme = if secure { "https" } else { "http" };
-    let own = format!("{scheme}://{}", single(headers, HOST)?.unwrap_or_default());
-    if origin.eq_ignore_ascii_case(&own) {
+    let host = single(headers, HOST)?.unwrap_or_default();
+    let own = format!("{scheme}://{host}");
+    let in_front = hosts.is_local.then(|| format!("https://{host}"));
+    let mut good = in_front.iter().chain([&own]);
+    if good.any(|good| origin.eq_ignore_ascii_case(good)) {
         return Ok(());
     }
     Err(ApiError::forbidden(format!(
         "origin {origin:?} is not allowed; allowed: none, or {own}"
     )))
+}
+
+/// Whether the page that sends a request came over TLS; its origin is checked.
+pub(super) fn is_from_tls(headers: &HeaderMap) -> bool {
+    let origin = headers.get(ORIGIN);
+    origin.is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
 }
 
 /// Returns the bearer token of a request.
@@ -285,6 +310,7 @@ mod tests {
     fn only_the_own_origin_is_allowed() {
         let check = |secure, origin: &str| {
             status(check_origin(
+                &hosts(),
                 secure,
                 &headers(&[("host", "localhost:9900"), ("origin", origin)]),
             ))
@@ -308,9 +334,33 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_of_this_machine_may_add_tls() {
+        let local = Hosts::new(&Bind::Unix("/run/a".into()), &["lb.example.org".into()]);
+        let head = [
+            ("host", "lb.example.org"),
+            ("origin", "https://lb.example.org"),
+        ];
+        let head = headers(&head);
+        assert_eq!(status(check_origin(&local, false, &head)), None);
+        assert!(is_from_tls(&head));
+        let refused = Some(StatusCode::FORBIDDEN);
+        assert_eq!(status(check_origin(&hosts(), false, &head)), refused);
+        let foreign = [
+            ("host", "lb.example.org"),
+            ("origin", "https://evil.example"),
+        ];
+        let foreign = check_origin(&local, false, &headers(&foreign));
+        assert_eq!(status(foreign), refused);
+    }
+
+    #[test]
     fn no_origin_is_no_browser() {
         assert_eq!(
-            status(check_origin(false, &headers(&[("host", "localhost")]))),
+            status(check_origin(
+                &hosts(),
+                false,
+                &headers(&[("host", "localhost")])
+            )),
             None
         );
     }
@@ -319,6 +369,7 @@ mod tests {
     fn a_browser_that_says_cross_site_is_refused() {
         for site in ["cross-site", "same-site"] {
             let result = check_origin(
+                &hosts(),
                 false,
                 &headers(&[("host", "localhost"), ("sec-fetch-site", site)]),
             );
@@ -326,6 +377,7 @@ mod tests {
         }
         assert_eq!(
             status(check_origin(
+                &hosts(),
                 false,
                 &headers(&[("host", "a"), ("sec-fetch-site", "none")])
             )),

@@ -14,6 +14,9 @@ use crate::config::{Admin, AdminRole, BackendName};
 /// Limit of a token file, which holds one line.
 const MAX_TOKEN_FILE_BYTES: usize = 4096;
 
+/// Length from which a token is not guessed over the network, however it is written.
+const SHORT_TOKEN_BYTES: usize = 16;
+
 /// Valid tokens. Without any, every client may do everything.
 #[derive(Default)]
 pub(super) struct Tokens(Vec<Arc<Token>>);
@@ -154,7 +157,7 @@ impl TokenHolder {
     }
 
     /// The file may hold secrets, as in the header of a check.
-    fn may_read_text(&self) -> Result<(), ApiError> {
+    pub(super) fn may_read_text(&self) -> Result<(), ApiError> {
         if self.role == AdminRole::Operate && self.backend.is_none() {
             return Ok(());
         }
@@ -191,6 +194,9 @@ fn read(key: &str, file: &Path) -> Result<String, String> {
         return Err(format!(
             "{key} {shown}: it must hold one line of visible ASCII, at most {MAX_TOKEN_FILE_BYTES} bytes"
         ));
+    }
+    if token.len() < SHORT_TOKEN_BYTES {
+        warn!(file = %shown, "the admin token has less than {SHORT_TOKEN_BYTES} bytes and can be guessed");
     }
     Ok(String::from_utf8_lossy(token).into_owned())
 }

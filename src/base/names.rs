@@ -1,5 +1,10 @@
 //! Nearest-name hints for messages: `unknown key "intervall", did you mean "interval"?`.
 
+/// Beginnings of the names of the cookies of the admin endpoint; the port follows. A browser sends
+/// them to every port of the host, and no backend is to see them. The second one is for TLS: a
+/// browser takes it from that very host alone, for all its paths.
+pub(crate) const SESSION_COOKIES: [&str; 2] = ["evenkeel-", "__Host-evenkeel-"];
+
 /// The allowed name that was most likely meant by `name`, if one is near enough.
 ///
 /// Near means at most a third of the letters typed wrong (added, left out, changed or two swapped),

@@ -16,6 +16,11 @@ const MAX_KEPT: usize = 4096;
 /// Bytes of these: an event has a few hundred.
 const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
+/// Events that a viewer takes at once, and their bytes: it holds so much of what is not kept any
+/// more.
+const MAX_BATCH: usize = 64;
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
 /// The events, and the places of those that view them.
 pub(in crate::admin) struct Feed {
     /// Names the process in the ids: one of another process says nothing here.
@@ -51,7 +56,7 @@ struct FeedEvent {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     pub events: Vec<Bytes>,
-    /// Place behind them.
+    /// Place behind the last one, or behind all where no other is wanted.
     pub place: u64,
     /// Some are not kept any more.
     pub has_lost: bool,
@@ -156,7 +161,7 @@ impl Feed {
         ))
     }
 
-    /// Returns the events of `kinds` behind `place`.
+    /// Returns the next events of `kinds` behind `place`: at most [`MAX_BATCH`].
     pub(super) fn after(&self, place: u64, kinds: EventKinds) -> Batch {
         let kept = self.lock();
         let from = kept.events.partition_point(|event| event.number <= place);
@@ -167,11 +172,19 @@ impl Feed {
             .filter(|one| kinds.has(one.kind))
             .collect();
         events.sort_by_key(|event| event.number);
-        Batch {
-            events: events.iter().map(|event| event.text.clone()).collect(),
-            place: kept.newest,
-            has_lost: place < kept.forgotten,
-        }
+        let (mut batch, mut bytes) = (Batch::default(), 0);
+        let count = events.iter().take(MAX_BATCH).take_while(|event| {
+            bytes += event.text.len();
+            // One event goes whatever its size is.
+            bytes <= MAX_BATCH_BYTES || bytes == event.text.len()
+        });
+        let count = count.count();
+        let (taken, left) = events.split_at_checked(count).unwrap_or((&events, &[]));
+        batch.events = taken.iter().map(|event| event.text.clone()).collect();
+        let last = taken.last().filter(|_| !left.is_empty());
+        batch.place = last.map_or(kept.newest, |event| event.number);
+        batch.has_lost = place < kept.forgotten;
+        batch
     }
 
     /// Locks the events; nothing panics while they are locked, and they would still be whole.
@@ -246,6 +259,16 @@ mod tests {
     }
 
     #[test]
+    fn many_events_are_taken_in_batches() {
+        let feed = published(&[EventKind::Job; MAX_BATCH + 1]);
+        let first = feed.after(0, all());
+        assert_eq!(first.events.len(), MAX_BATCH);
+        let second = feed.after(first.place, all());
+        assert_eq!(numbers(&second), [MAX_BATCH as u64 + 1]);
+        assert_eq!(feed.after(second.place, all()).events, [""; 0]);
+    }
+
+    #[test]
     fn an_id_is_a_place_only_here_and_while_what_followed_is_kept() {
         let feed = published(&[EventKind::Job; 3]);
         assert_eq!(feed.place(Some("a1-2")), (2, true));
@@ -299,10 +322,19 @@ mod tests {
             prop_assert_eq!(kept.bytes, bytes);
             let held = kept.events.len() as u64;
             drop(kept);
-            let batch = feed.after(place, all());
+            let mut batch = feed.after(place, all());
             let wanted = (sizes.len() as u64).saturating_sub(place);
-            prop_assert_eq!(batch.events.len() as u64, wanted.min(held));
             prop_assert_eq!(batch.has_lost, wanted > held);
+            let mut taken = Vec::new();
+            while !batch.events.is_empty() {
+                let bytes: usize = batch.events.iter().map(Bytes::len).sum();
+                prop_assert!(bytes <= MAX_BATCH_BYTES || batch.events.len() == 1);
+                taken.extend(numbers(&batch));
+                batch = feed.after(batch.place, all());
+            }
+            let newest = sizes.len() as u64;
+            let rest: Vec<u64> = (newest - wanted.min(held) + 1..=newest).collect();
+            prop_assert_eq!(taken, rest);
         }
     }
 }

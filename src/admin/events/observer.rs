@@ -85,6 +85,7 @@ struct JobMarks {
 #[derive(PartialEq)]
 struct UpgradeMarks {
     handing_over: bool,
+    /// Without what differs at every look while a process before drains.
     upgrade: UpgradeView,
 }
 
@@ -253,14 +254,12 @@ impl Observer {
     }
 
     fn look_at_upgrade(&mut self, server: &Server, events: &mut Events) {
-        let now = UpgradeMarks {
-            handing_over: server.is_handing_over(),
-            upgrade: snapshot::upgrade(server),
-        };
+        let (handing_over, upgrade) = (server.is_handing_over(), snapshot::upgrade(server));
+        let now = UpgradeMarks::of(handing_over, &upgrade);
         if self.upgrade.as_ref() != Some(&now) {
             let event = UpgradeEvent {
-                handing_over: now.handing_over,
-                upgrade: now.upgrade.clone(),
+                handing_over,
+                upgrade,
             };
             events.push((EventKind::Upgrade, data(&event)));
             self.upgrade = Some(now);
@@ -307,6 +306,23 @@ impl ClusterView {
             failures: 0,
             members: self.members.iter().map(member).collect(),
             ..self.clone()
+        }
+    }
+}
+
+impl UpgradeMarks {
+    fn of(handing_over: bool, upgrade: &UpgradeView) -> UpgradeMarks {
+        let predecessor = |one: &PredecessorView| PredecessorView {
+            connections: 0,
+            ..one.clone()
+        };
+        UpgradeMarks {
+            handing_over,
+            upgrade: UpgradeView {
+                longest_freeze_seconds: 0.0,
+                predecessor: upgrade.predecessor.as_ref().map(predecessor),
+                ..upgrade.clone()
+            },
         }
     }
 }
@@ -369,5 +385,28 @@ impl ListenerMarks {
             certificates: snapshot::certificates(status),
             certificate_error: status.certificate_error.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_drains_for_hours_is_no_event_each_second() {
+        let upgrade = |process, connections| UpgradeView {
+            predecessor: Some(PredecessorView {
+                process,
+                version: "1".into(),
+                connections,
+            }),
+            longest_freeze_seconds: connections as f64,
+            ..UpgradeView::default()
+        };
+        let marks = |process, left| UpgradeMarks::of(false, &upgrade(process, left));
+        assert!(marks(7, 9000) == marks(7, 8999));
+        assert!(marks(7, 9000) != marks(8, 9000));
+        assert!(marks(7, 9000) != UpgradeMarks::of(true, &upgrade(7, 9000)));
+        assert!(marks(7, 0) != UpgradeMarks::of(false, &UpgradeView::default()));
     }
 }

@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::feed::{Feed, data};
@@ -35,6 +35,8 @@ pub(in crate::admin) struct Viewer {
     looked: watch::Receiver<bool>,
     /// Events on their way.
     batch: std::vec::IntoIter<Bytes>,
+    /// When it was sent something: events of other kinds are no sign of life.
+    sent_at: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -59,6 +61,7 @@ impl Viewer {
             newest,
             looked: feed.looked(),
             batch: vec![hello].into_iter(),
+            sent_at: Instant::now(),
             _permit: permit,
         })
     }
@@ -84,20 +87,28 @@ impl Viewer {
 
     /// Returns the next event or a comment; `None`: it may not view any more.
     async fn next(&mut self, may_view: &(dyn Fn() -> bool + Send + Sync)) -> Option<Bytes> {
+        let next = self.find_next(may_view).await;
+        self.sent_at = Instant::now();
+        next
+    }
+
+    async fn find_next(&mut self, may_view: &(dyn Fn() -> bool + Send + Sync)) -> Option<Bytes> {
         // Who asks for the state after `hello` misses no change.
         self.looked.wait_for(|looked| *looked).await.ok()?;
         loop {
-            if let Some(event) = self.batch.next() {
-                return Some(event);
-            }
             if !may_view() {
                 return None;
+            }
+            if let Some(event) = self.batch.next() {
+                return Some(event);
             }
             // Noted before the look: what comes after it wakes.
             self.newest.mark_unchanged();
             let batch = self.feed.after(self.place, self.kinds);
             self.place = batch.place;
             if batch.has_lost {
+                // Who asks for the state now needs none of what is kept.
+                self.place = *self.newest.borrow_and_update();
                 let lost = data(&LostEvent {});
                 let lost = self.feed.format(self.place, EventKind::Lost, &lost);
                 return Some(lost);
@@ -106,7 +117,7 @@ impl Viewer {
                 self.batch = batch.events.into_iter();
                 continue;
             }
-            match timeout(KEEP_ALIVE, self.newest.changed()).await {
+            match timeout_at(self.sent_at + KEEP_ALIVE, self.newest.changed()).await {
                 Ok(changed) => changed.ok()?,
                 Err(_) => return Some(COMMENT),
             }
@@ -129,6 +140,31 @@ mod tests {
             resumed: false,
         };
         Viewer::enter(feed, EventKinds::parse(None).unwrap(), last_id, hello).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_other_kinds_hold_no_comment_back() {
+        let feed = feed();
+        let viewer = Viewer {
+            kinds: EventKinds::parse(Some("types=job")).unwrap(),
+            ..viewer(&feed, None)
+        };
+        let began = Instant::now();
+        let mut body = viewer.stream(CancellationToken::new(), || true);
+        next(&mut body).await.unwrap();
+        let rates = async {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                second.tick().await;
+                feed.publish(vec![(EventKind::Rates, "{}".to_owned())]);
+            }
+        };
+        let seen = tokio::select! {
+            seen = next(&mut body) => seen,
+            () = rates => None,
+        };
+        assert_eq!(seen.as_deref(), Some(":\n\n"));
+        assert_eq!(began.elapsed(), KEEP_ALIVE);
     }
 
     fn feed() -> Arc<Feed> {
@@ -204,8 +240,10 @@ mod tests {
         let mut body =
             viewer(&feed, None).stream(CancellationToken::new(), move || still.load(relaxed));
         next(&mut body).await.unwrap();
-        may.store(false, relaxed);
+        tell(&feed, "known");
         tell(&feed, "secret");
+        assert!(next(&mut body).await.unwrap().contains("known"));
+        may.store(false, relaxed);
         assert_eq!(next(&mut body).await, None);
     }
 }

@@ -8,6 +8,7 @@ use super::connection::{HttpConnection, Routed};
 use super::forwarded::{self, Origin};
 use super::sticky::Stickiness;
 use super::{client_certificate, request_id, trace};
+use crate::base::names::SESSION_COOKIES;
 use crate::config;
 use crate::net::Endpoint;
 use crate::pool::Backend;
@@ -71,6 +72,7 @@ impl<'r> BackendRequest<'r> {
         let mut edits = Edits::default();
         let resume = settings.resume.as_ref().map(|resume| &*resume.header);
         forwarded::drop_notes(&mut edits, resume, settings.name_header.as_deref());
+        edits.remove_numbered_cookies(&SESSION_COOKIES);
         if let Some(sticky) = &settings.sticky {
             edits.remove_cookie(&sticky.cookie);
         }

@@ -11,7 +11,8 @@ use data_encoding::HEXLOWER;
 pub(crate) struct ConfigurationInForce {
     /// 1 at start; grows by 1 with every reload that is applied, also of the same text.
     pub number: u64,
-    /// SHA-256 of the text, in hexadecimal: the same in every process that has loaded it.
+    /// SHA-256 of the text, in hexadecimal: the same in every process that has loaded it. Empty
+    /// where the text is not known.
     pub hash: String,
     pub loaded_at: SystemTime,
     /// Empty where the file changed while the process started.
@@ -31,11 +32,19 @@ impl ConfigurationInForce {
     fn numbered(number: u64, text: &str) -> ConfigurationInForce {
         ConfigurationInForce {
             number,
-            hash: HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref()),
+            hash: hash(text),
             loaded_at: SystemTime::now(),
             text: text.into(),
         }
     }
+}
+
+/// Nobody has written an empty text: it is none.
+fn hash(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]
@@ -51,5 +60,6 @@ mod tests {
         assert_eq!(first.hash, same.hash);
         assert_ne!(same.hash, other.hash);
         assert!(first.hash.starts_with("ba7816bf8f01cfea"), "SHA-256 of abc");
+        assert_eq!(ConfigurationInForce::first("").hash, "", "not known");
     }
 }

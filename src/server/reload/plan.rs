@@ -53,14 +53,25 @@ pub(crate) struct PlanTotals {
     pub left_behind: u64,
 }
 
+impl ReloadPreview {
+    /// Leaves out which keys differ.
+    pub(crate) fn hide_keys(&mut self) {
+        for part in &mut self.parts {
+            part.step.keys = Vec::new();
+        }
+    }
+}
+
 impl Server {
-    /// Previews a reload of `text`, or of the present text of the source.
+    /// Previews a reload of `text`, or of the present text of the source. `tries_binds`: addresses
+    /// are tried.
     ///
     /// # Errors
     /// Every error of the text.
     pub(crate) async fn plan(
         self: &Arc<Self>,
         text: Option<String>,
+        tries_binds: bool,
     ) -> Result<ReloadPreview, ReloadError> {
         let server = Arc::clone(self);
         let plan = move || {
@@ -72,7 +83,9 @@ impl Server {
                 drawn: Some(errors.to_string()),
             })?;
             let mut preview = server.preview(&new);
-            preview.refusals = server.bind_errors(&new);
+            if tries_binds {
+                preview.refusals = server.bind_errors(&new);
+            }
             Ok(preview)
         };
         let done = self.control_runtime().spawn_blocking(plan).await;

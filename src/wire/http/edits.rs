@@ -20,6 +20,8 @@ pub struct Edits<'a> {
     /// The values, one behind the other.
     values: Vec<u8>,
     cookie: Option<&'a str>,
+    /// Beginnings of names that end with a number.
+    numbered_cookies: &'a [&'a str],
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +53,7 @@ impl<'a> Edits<'a> {
         self.list.clear();
         self.values.clear();
         self.cookie = None;
+        self.numbered_cookies = &[];
     }
 
     pub fn remove(&mut self, name: &'a str) {
@@ -65,6 +68,11 @@ impl<'a> Edits<'a> {
     /// Takes the cookie of that name out of all `Cookie` fields; other cookies stay.
     pub fn remove_cookie(&mut self, name: &'a str) {
         self.cookie = Some(name);
+    }
+
+    /// Takes the cookies out, too, whose name is one of `prefixes` and a number.
+    pub fn remove_numbered_cookies(&mut self, prefixes: &'a [&'a str]) {
+        self.numbered_cookies = prefixes;
     }
 
     /// Writes the field in place of all that were sent.
@@ -157,17 +165,23 @@ impl<'a> Edits<'a> {
         if self.removes(name) {
             return;
         }
-        if let Some(cookie) = self.cookie
-            && name.eq_ignore_ascii_case(b"cookie")
-            && pairs(value).any(|pair| is_of(pair, cookie))
-        {
-            let mut others = pairs(value).filter(|pair| !pair.is_empty() && !is_of(pair, cookie));
+        let is_removed = |pair: &[u8]| self.removes_cookie(pair);
+        if name.eq_ignore_ascii_case(b"cookie") && pairs(value).any(is_removed) {
+            let mut others = pairs(value).filter(|pair| !pair.is_empty() && !is_removed(pair));
             if let Some(first) = others.next() {
                 writer.list(name, first, others, b"; ");
             }
             return;
         }
         writer.field(self.spelling_of(name), value);
+    }
+
+    fn removes_cookie(&self, pair: &[u8]) -> bool {
+        self.cookie.is_some_and(|cookie| is_of(pair, cookie))
+            || self
+                .numbered_cookies
+                .iter()
+                .any(|prefix| is_numbered(pair, prefix))
     }
 
     fn spelling_of<'n>(&'n self, name: &'n [u8]) -> &'n [u8] {
@@ -209,6 +223,14 @@ fn pairs(cookies: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn is_of(pair: &[u8], cookie: &str) -> bool {
     pair.strip_prefix(cookie.as_bytes())
         .is_some_and(|rest| rest.starts_with(b"="))
+}
+
+fn is_numbered(pair: &[u8], prefix: &str) -> bool {
+    let Some(rest) = pair.strip_prefix(prefix.as_bytes()) else {
+        return false;
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && rest.get(digits) == Some(&b'=')
 }
 
 #[cfg(test)]
@@ -340,6 +362,21 @@ mod tests {
         edits.extend_display("X-D", "d\0");
         let sent = [("x-client-cert-subject", "CN=root"), ("X-D", "0")];
         assert_eq!(written(&edits, &sent), "X-C: c\r\n");
+    }
+
+    #[test]
+    fn numbered_cookies_are_taken_out_with_every_number() {
+        let mut edits = Edits::default();
+        edits.remove_numbered_cookies(&["evenkeel-", "__Host-evenkeel-"]);
+        let sent = [
+            ("Cookie", "evenkeel-9900=a; b=2; __Host-evenkeel-1=c"),
+            (
+                "Cookie",
+                "evenkeel-=1; evenkeel-x1=2; evenkeel-1x=3; evenkeel-1",
+            ),
+        ];
+        let others = "Cookie: evenkeel-=1; evenkeel-x1=2; evenkeel-1x=3; evenkeel-1\r\n";
+        assert_eq!(written(&edits, &sent), format!("Cookie: b=2\r\n{others}"));
     }
 
     #[test]
