@@ -120,14 +120,6 @@ pub(crate) fn reset_on_close(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
-/// Prepares a socket that connects and is closed at once: its close resets the connection before
-/// the handshake's last acknowledgement went out.
-pub(super) fn end_within_handshake(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // An acknowledgement that waits for data to go with it.
-    int_option::set(socket, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
-    SockRef::from(&socket).set_linger(Some(Duration::ZERO))
-}
-
 /// Bytes written and not yet acknowledged by the peer. 0 where the kernel cannot tell.
 pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
     outq::unsent(socket).unwrap_or(0)
