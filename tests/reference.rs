@@ -382,8 +382,9 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 15] = [
+const VARIANTS: [(&str, &str); 16] = [
     ("", ""),
+    ("#store = \"rediss://10.0.0.9:6379\"", "#tls.verify = true"),
     (
         "#[traces]\n#endpoint = \"http:",
         "[traces]\nendpoint = \"https:",

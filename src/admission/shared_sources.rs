@@ -1,10 +1,10 @@
 //! Connections that sources have at the other balancers of a cluster.
 //!
 //! A balancer tells only of sources with many connections, as a keyed hash and a count. A count of
-//! the others may be too low by what is not told, which is less than half of the limit over all, and
-//! by the clients of one interval. It is too high only by connections that have ended since it was
-//! told: those of one interval, and of `expire` where their balancer has died.
-//! The hash hides the addresses from readers of the store.
+//! the others may be too low by what is not told, which is less than half of the limit over all,
+//! and by the clients of one interval. It is too high only by connections that have ended since it
+//! was told: those of one interval, and of `expire` where their balancer has died. The hash hides
+//! the addresses from readers of the store.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -58,8 +58,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 return ARGV[1]";
 
 /// Sets a field of a hash, or takes it out (`""`), if it still is what the writer has seen, and
-/// changes the mark. Keys that somebody has made something else of are made anew. `nil` and `""` are
-/// both nothing.
+/// changes the mark. Keys that somebody has made something else of are made anew. `nil` and `""`
+/// are both nothing.
 pub(super) const SET_IF_SAME: &str = "\
 local function of(key, kind)
   local is = redis.call('TYPE', key)['ok']
