@@ -382,9 +382,10 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 16] = [
+const VARIANTS: [(&str, &str); 17] = [
     ("", ""),
     ("#store = \"rediss://10.0.0.9:6379\"", "#tls.verify = true"),
+    ("#[cluster]\n#store = ", "[cluster]\nstore = "),
     (
         "#[traces]\n#endpoint = \"http:",
         "[traces]\nendpoint = \"https:",
